@@ -1,0 +1,240 @@
+"""The commit endpoint: one ndjson body is one git commit.
+
+The lines are read as they arrive (contents become git blobs at once, so that a large body is never in
+memory) and then applied in order, under the repository's lock, to the tree of the head. The ref is
+swapped by git only if it still is what the lock's holder saw.
+"""
+
+import base64
+import binascii
+import json
+import re
+
+import attributes
+import frontmatter
+import paths
+from api_discussions import open_pull_request
+from api_lfs import may_push, target_commit
+from errors import ApiError, entry_not_found
+from gitrepo import DIRECTORY, REGULAR, Entry, RefConflict, TreeEditor, pointer_text
+from http_engine import json_response
+from routes import route
+from store import SHA256
+
+MAX_LINE = 1 << 30
+MISSING_LINE = "Add a line with the key `lfsFile`, `file` or `deletedFile`"
+MISSING_FILE = "A file with this name doesn't exist"
+MOVED = "A commit has happened since. The branch was updated since you opened this page. Please refresh and try again."
+
+
+@route("POST", "/api/{T}/{id}/commit/{rev}")
+def commit(context, T, id, rev):
+    create_pr = context.flag("create_pr")
+    repo = context.repo(T, id, "propose" if create_pr else "metadata")
+    if not create_pr:
+        may_push(context, repo, rev)
+    target_commit(context, repo, rev)
+    header, operations = _read(context, repo)
+    with repo.lock:
+        head = target_commit(context, repo, rev)
+        _check_parent(header, head)
+        editor = TreeEditor(repo.git, head.tree)
+        for operation in operations:
+            operation.apply(editor)
+        _track(repo, editor, operations)
+        oid = repo.git.write_commit(editor.write(), [head.oid], context.account.name,
+                                    header["summary"], header.get("description") or "")
+        answer = {"success": True, "commitOid": oid, "hookOutput": "",
+                  "commitUrl": f"{context.endpoint}/{repo.prefix}{repo.id}/commit/{oid}"}
+        if create_pr:
+            number = open_pull_request(repo, context.account, header["summary"], header.get("description") or "",
+                                       rev, oid, "open")
+            answer["pullRequestUrl"] = f"{context.endpoint}/{repo.prefix}{repo.id}/discussions/{number}"
+        else:
+            try:
+                repo.git.update_ref(repo.writable_ref(rev), oid, head.oid)
+            except RefConflict:
+                raise ApiError(412, MOVED) from None
+    return json_response(answer)
+
+
+def _check_parent(header, head):
+    parent = header.get("parentCommit")
+    if parent is None:
+        return
+    if not isinstance(parent, str) or not re.match(r"[0-9a-f]{5,40}\Z", parent):
+        raise ApiError(400, "parentCommit must be a commit id")
+    if not head.oid.startswith(parent):
+        raise ApiError(412, MOVED)
+
+
+# Reading the body
+
+def _read(context, repo):
+    """(header, operations) of the request's body."""
+    if context.request.raw_body.chunked:
+        raise ApiError(400, MISSING_LINE)
+    header, operations = None, []
+    while line := context.request.stream.readline(MAX_LINE):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+            key, value = item["key"], item["value"]
+        except (ValueError, TypeError, KeyError):
+            raise ApiError(400, "Every line must be a JSON object with key and value") from None
+        if not isinstance(value, dict):
+            raise ApiError(400, "The value of a line must be a JSON object")
+        if header is None:
+            if key != "header":
+                raise ApiError(400, "The first line must be the header")
+            header = value
+        elif key in OPERATIONS:
+            operations.append(OPERATIONS[key](repo, value))
+        else:
+            raise ApiError(400, f"Unknown key {key}. {MISSING_LINE}")
+    if header is None or not isinstance(header.get("summary"), str) or not header["summary"].strip():
+        raise ApiError(400, "The header must have a summary that is not empty")
+    if not operations:
+        raise ApiError(400, MISSING_LINE)
+    return header, operations
+
+
+class Operation:
+    """One line of a commit: checked when it is read, applied later."""
+
+    def __init__(self, repo, value):
+        self.repo = repo
+        self.path = self._checked(value.get("path"))
+        old = value.get("oldPath")
+        self.old_path = None if old is None else self._checked(old)
+
+    def _checked(self, path):
+        problem = paths.problem(path)
+        if problem:
+            raise ApiError(422, f"Invalid request: {problem}")
+        return path
+
+    def put(self, editor, entry):
+        """Put a file at the path, and take the old one away if this is a rename."""
+        if self.old_path not in (None, self.path) and not editor.remove(self.old_path):
+            raise entry_not_found(MISSING_FILE)
+        try:
+            editor.put(self.path, entry)
+        except ValueError as error:
+            raise ApiError(400, f"Invalid path: {error}") from None
+
+    def old_entry(self, editor):
+        entry = editor.entry(self.old_path) if self.old_path is not None else None
+        if entry is None or entry.mode == DIRECTORY:
+            raise entry_not_found(MISSING_FILE)
+        return entry
+
+
+class PutFile(Operation):
+    """`file`: a regular file with its content, or a rename without."""
+
+    def __init__(self, repo, value):
+        super().__init__(repo, value)
+        self.blob = None
+        content = value.get("content")
+        if content is None and self.old_path is not None:
+            return
+        if not isinstance(content, str):
+            raise ApiError(400, f"The content of {self.path} is missing")
+        self.blob = repo.git.write_blob(self._decoded(content, value.get("encoding", "utf-8")))
+
+    def _decoded(self, content, encoding):
+        if encoding == "utf-8":
+            data = content.encode("utf-8", "surrogatepass")
+        elif encoding == "base64":
+            try:
+                data = base64.b64decode(content, validate=True)
+            except (binascii.Error, ValueError):
+                raise ApiError(400, f"The content of {self.path} is not base64") from None
+        else:
+            raise ApiError(400, "encoding is utf-8 or base64")
+        problems = frontmatter.check(data.decode("utf-8", "replace")) if self.path == "README.md" else []
+        if problems:
+            raise ApiError(400, "Invalid metadata in README.md: " + "; ".join(problems))
+        return data
+
+    def apply(self, editor):
+        entry = Entry(REGULAR, self.blob) if self.blob else self.old_entry(editor)
+        self.put(editor, entry)
+
+
+class PutLfsFile(Operation):
+    """`lfsFile`: a pointer at an object that must be in the repository's LFS store."""
+
+    def __init__(self, repo, value):
+        super().__init__(repo, value)
+        self.oid, self.size = value.get("oid"), value.get("size")
+        if value.get("algo", "sha256") != "sha256":
+            raise ApiError(400, "algo must be sha256")
+        if self.oid is None and self.old_path is not None:
+            return
+        if not isinstance(self.oid, str) or not SHA256.match(self.oid):
+            raise ApiError(400, f"The oid of {self.path} must be a sha256")
+        stored = repo.lfs_size(self.oid)
+        if stored is None:
+            raise ApiError(400, f"LFS pointer pointed to a file that does not exist: {self.path} ({self.oid})")
+        if self.size is not None and self.size != stored:
+            raise ApiError(400, f"LFS pointer of {self.path} gives size {self.size}, the file has {stored} bytes")
+        self.size = stored
+
+    def apply(self, editor):
+        if self.oid:
+            self.put(editor, Entry(REGULAR, self.repo.git.write_blob(pointer_text(self.oid, self.size))))
+        else:
+            self.put(editor, self.old_entry(editor))
+
+
+class Delete(Operation):
+    """`deletedFile`, `deletedFolder`, `deletedEntry`: a file, or a folder with all that is in it."""
+
+    def _checked(self, path):
+        return super()._checked(path.rstrip("/") if isinstance(path, str) else path)
+
+    def apply(self, editor):
+        if not editor.remove(self.path):
+            raise entry_not_found(MISSING_FILE)
+
+
+class DeleteFolder(Delete):
+    def apply(self, editor):
+        entry = editor.entry(self.path)
+        if entry is None or entry.mode != DIRECTORY:
+            raise entry_not_found("A folder with this name doesn't exist")
+        super().apply(editor)
+
+
+OPERATIONS = {
+    "file": PutFile,
+    "lfsFile": PutLfsFile,
+    "deletedFile": Delete,
+    "deletedFolder": DeleteFolder,
+    "deletedEntry": Delete,
+}
+
+
+def _track(repo, editor, operations):
+    """Append a line to .gitattributes for every LFS file that no rule covers yet, as the Hub does."""
+    def read(path):
+        entry = editor.entry(path)
+        if entry is None or entry.mode == DIRECTORY:
+            return None
+        return repo.git.content(entry.oid).decode("utf-8", "replace")
+
+    added = []
+    for operation in operations:
+        path = operation.path
+        if not isinstance(operation, PutLfsFile) or editor.entry(path) is None or path in added:
+            continue
+        if not attributes.is_lfs(path, read):
+            added.append(path)
+    if added:
+        text = read(".gitattributes") or ""
+        text += "" if text.endswith("\n") or not text else "\n"
+        text += "".join(attributes.tracking_line(path) for path in added)
+        editor.put(".gitattributes", Entry(REGULAR, repo.git.write_blob(text.encode("utf-8", "surrogateescape"))))

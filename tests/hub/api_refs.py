@@ -1,0 +1,124 @@
+"""Refs, commits, branches and tags."""
+
+import html
+import itertools
+
+from errors import ApiError, revision_not_found
+from gitrepo import RefConflict, iso_date
+from http_engine import json_response
+from routes import route
+
+
+def ref_item(repo, ref, name, oid):
+    return {"name": name, "ref": ref, "targetCommit": repo.git.commit(oid).oid}
+
+
+@route("GET", "/api/{T}/{id}/refs")
+def refs(context, T, id):
+    repo = context.repo(T, id)
+    found = {"branches": [], "converts": [], "tags": [], "pullRequests": []}
+    kinds = {"refs/heads/": "branches", "refs/convert/": "converts", "refs/tags/": "tags", "refs/pr/": "pullRequests"}
+    for ref, oid in repo.git.refs().items():
+        for prefix, kind in kinds.items():
+            if ref.startswith(prefix):
+                found[kind].append(ref_item(repo, ref, ref.removeprefix(prefix), oid))
+    if not context.flag("include_prs"):
+        del found["pullRequests"]
+    return json_response(found)
+
+
+@route("GET", "/api/{T}/{id}/commits/{rev}")
+def commits(context, T, id, rev):
+    repo = context.repo(T, id)
+    head = repo.resolve(rev)
+    if head is None:
+        raise revision_not_found(rev)
+    history = list(repo.git.history(head.oid))
+    limit = context.config.page(context.number("limit"), 50, 1000)
+    page = context.number("p", 0)
+    formatted = "formatted" in context.expand()
+    items = []
+    for commit in itertools.islice(history, page * limit, (page + 1) * limit):
+        item = {"id": commit.oid, "title": commit.title, "message": commit.message, "date": iso_date(commit.time),
+                "authors": [{"user": commit.author}]}
+        if formatted:
+            item["formatted"] = {"title": html.escape(commit.title), "message": html.escape(commit.message)}
+        items.append(item)
+    headers = [("X-Total-Count", str(len(history)))]
+    if len(history) > (page + 1) * limit:
+        headers.append(context.next_link(p=page + 1))
+    return json_response(items, 200, headers)
+
+
+@route("POST", "/api/{T}/{id}/branch/{branch*}")
+def create_branch(context, T, id, branch):
+    repo = context.repo(T, id, "write")
+    body = context.json()
+    if branch.startswith("refs/") or branch == "HEAD":
+        raise ApiError(400, "Invalid reference for a branch")
+    name = f"refs/heads/{branch}"
+    with repo.lock:
+        old = repo.git.ref(name)
+        if old and not body.get("overwrite"):
+            raise ApiError(409, f"Reference {name} already exists")
+        if body.get("emptyBranch"):
+            target = repo.git.write_commit(repo.git.write_tree({}), [], context.account.name, "initial commit", "")
+        else:
+            start = body.get("startingPoint") or "main"
+            commit = repo.resolve(start)
+            if commit is None:
+                raise revision_not_found(start)
+            target = commit.oid
+        try:
+            repo.git.update_ref(name, target, old)
+        except RefConflict as conflict:
+            raise ApiError(400, f"Invalid reference for a branch: {conflict}") from None
+    return json_response({})
+
+
+@route("DELETE", "/api/{T}/{id}/branch/{branch*}")
+def delete_branch(context, T, id, branch):
+    repo = context.repo(T, id, "write")
+    name = f"refs/heads/{branch}"
+    if branch == "main":
+        raise ApiError(403, f"Cannot delete {name}")
+    with repo.lock:
+        old = repo.git.ref(name)
+        if not old:
+            raise revision_not_found(branch)
+        repo.git.delete_ref(name, old)
+    return json_response({})
+
+
+@route("POST", "/api/{T}/{id}/tag/{rev}")
+def create_tag(context, T, id, rev):
+    repo = context.repo(T, id, "write")
+    body = context.json()
+    commit = repo.resolve(rev)
+    if commit is None:
+        raise revision_not_found(rev)
+    tag = str(body.get("tag") or "")
+    name = f"refs/tags/{tag}"
+    with repo.lock:
+        if repo.git.ref(name):
+            raise ApiError(409, f"Tag reference {name} already exists")
+        target = commit.oid
+        if body.get("message"):
+            target = repo.git.write_tag(tag, commit.oid, context.account.name, body["message"])
+        try:
+            repo.git.update_ref(name, target)
+        except RefConflict as conflict:
+            raise ApiError(400, f"Invalid reference for a tag: {conflict}") from None
+    return json_response({})
+
+
+@route("DELETE", "/api/{T}/{id}/tag/{tag}")
+def delete_tag(context, T, id, tag):
+    repo = context.repo(T, id, "write")
+    name = f"refs/tags/{tag}"
+    with repo.lock:
+        old = repo.git.ref(name)
+        if not old:
+            raise revision_not_found(tag)
+        repo.git.delete_ref(name, old)
+    return json_response({})

@@ -1,0 +1,353 @@
+"""HTTP/1.1 engine: sockets, threads, keep-alive, and the wire side of recording and faults.
+
+One `Origin` is one listening port. Every connection has a thread of its own; a connection is kept
+alive until the peer closes it. An application is a callable `app(Request) -> Response`; it decides
+what is answered, the engine decides how it goes over the wire. Bodies are streamed both ways: a
+request body is a file object, a response body is bytes, a slice of a file (sent by sendfile) or an
+iterator (sent chunked).
+
+The request path is kept raw, exactly as it came: `refs%2Fpr%2F1` is one segment, and decoding is the
+router's business.
+"""
+
+import io
+import json
+import os
+import select
+import socket
+import threading
+import time
+import traceback
+import urllib.parse
+from email.utils import formatdate
+from http import HTTPStatus
+
+CHUNK = 1 << 20
+MAX_HEADERS = 200
+
+
+class Vanish(Exception):
+    """Close the connection now, without another byte."""
+
+
+class BadRequest(Exception):
+    """The bytes on the wire are not an HTTP request."""
+
+
+class FileSlice:
+    """Response body: `length` bytes of the file at `path`, from `offset`."""
+
+    def __init__(self, path, offset, length):
+        self.file = open(path, "rb")
+        self.offset = offset
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def close(self):
+        self.file.close()
+
+
+class Response:
+    """Status, headers (a list of pairs) and a body: bytes, FileSlice, or an iterator of bytes.
+
+    `cut` is set by faults: after that many body bytes the connection is closed. `pause` is a pair
+    (bytes, event): after that many body bytes nothing is sent until the event is set. `duplex` says
+    that the request's body is still being read, by another thread, while the answer is sent.
+    """
+
+    def __init__(self, status, body=b"", headers=(), duplex=False):
+        self.status = status
+        self.body = body
+        self.headers = list(headers)
+        self.duplex = duplex
+        self.cut = None
+        self.pause = None
+
+    def close(self):
+        if hasattr(self.body, "close"):
+            self.body.close()
+
+    def head(self):
+        """The status line and headers as bytes, with the framing of the body added."""
+        try:
+            reason = HTTPStatus(self.status).phrase
+        except ValueError:
+            reason = "Unknown"
+        lines = [f"HTTP/1.1 {self.status} {reason}", f"Date: {formatdate(usegmt=True)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        if self.status not in (204, 304):
+            if hasattr(self.body, "__len__"):
+                lines.append(f"Content-Length: {len(self.body)}")
+            else:
+                lines.append("Transfer-Encoding: chunked")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+
+
+def json_response(value, status=200, headers=()):
+    body = json.dumps(value).encode()
+    return Response(status, body, [("Content-Type", "application/json; charset=utf-8"), *headers])
+
+
+class RawBody(io.RawIOBase):
+    """The body of one request, by Content-Length or chunked. Raises Vanish if the peer goes away."""
+
+    def __init__(self, reader, headers, before_first_read):
+        super().__init__()
+        self.reader = reader
+        self.chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        length = headers.get("content-length") or "0"
+        if not length.isdigit():
+            raise BadRequest("Content-Length is no number")
+        self.left = 0 if self.chunked else int(length)
+        self.ended = not self.chunked and self.left == 0
+        self.received = 0
+        self.before_first_read = before_first_read
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if self.before_first_read:
+            self.before_first_read()
+            self.before_first_read = None
+        if self.chunked and self.left == 0 and not self.ended:
+            self._next_chunk()
+        if self.ended:
+            return 0
+        count = self.reader.readinto1(memoryview(buffer)[: self.left])
+        if not count:
+            raise Vanish("the peer closed inside a request body")
+        self.received += count
+        self.left -= count
+        if self.left == 0:
+            if self.chunked:
+                self.reader.readline()
+            else:
+                self.ended = True
+        return count
+
+    def _next_chunk(self):
+        line = self.reader.readline()
+        if not line:
+            raise Vanish("the peer closed inside a chunked body")
+        self.left = int(line.split(b";")[0], 16)
+        if self.left == 0:
+            self.ended = True
+            while self.reader.readline() not in (b"\r\n", b"\n", b""):
+                pass
+
+
+class Request:
+    """One request: `path` and `query` are raw; `stream` is the body as a buffered file object."""
+
+    def __init__(self, origin, method, target, headers, raw_body, sock):
+        self.origin = origin
+        self.method = method
+        self.target = target
+        self.path, _, self.query = target.partition("?")
+        self.headers = headers
+        self.raw_body = raw_body
+        self.stream = io.BufferedReader(raw_body, 1 << 18)
+        self.sock = sock
+
+    def params(self):
+        """The decoded query as a list of (name, value)."""
+        return urllib.parse.parse_qsl(self.query, keep_blank_values=True)
+
+    def param(self, name, default=None):
+        return dict(self.params()).get(name, default)
+
+    def drain(self):
+        """Read what is left of the body, so that the next request on the connection is found."""
+        while self.stream.read(CHUNK):
+            pass
+
+    def wait_or_gone(self, event, timeout=None):
+        """Wait for `event`; True if the peer closed its end before (or the time ran out: False)."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLRDHUP)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not event.is_set():
+            left = 50 if deadline is None else (deadline - time.monotonic()) * 1000
+            if left <= 0:
+                return False
+            if poll.poll(min(left, 50)):
+                return True
+        return False
+
+
+def read_request(reader, sock, origin):
+    """Read one request head; None if the peer closed between requests."""
+    line = reader.readline(1 << 16)
+    while line in (b"\r\n", b"\n"):
+        line = reader.readline(1 << 16)
+    if not line:
+        return None
+    parts = line.decode("latin-1").split()
+    if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+        raise BadRequest(line)
+    headers = {}
+    for _ in range(MAX_HEADERS):
+        line = reader.readline(1 << 16)
+        if line in (b"\r\n", b"\n"):
+            break
+        name, colon, value = line.decode("latin-1").partition(":")
+        if not colon:
+            raise BadRequest(line)
+        headers[name.strip().lower()] = value.strip()
+    else:
+        raise BadRequest("too many headers")
+    target = parts[1]
+    if not target.startswith("/"):
+        split = urllib.parse.urlsplit(target)
+        target = (split.path or "/") + ("?" + split.query if split.query else "")
+
+    def send_continue():
+        if headers.get("expect", "").lower() == "100-continue":
+            sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    return Request(origin, parts[0], target, headers, RawBody(reader, headers, send_continue), sock)
+
+
+class Origin:
+    """One listening port with its application.
+
+    `control(request)` answers the requests of the test's own interface, or returns None for all
+    others; those are recorded, meet the faults, and are then answered by `app`.
+    """
+
+    def __init__(self, name, app, recorder, faults, port=0, control=None):
+        self.name = name
+        self.app = app
+        self.recorder = recorder
+        self.faults = faults
+        self.control = control
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=512)
+        self.port = self.listener.getsockname()[1]
+
+    def start(self):
+        threading.Thread(target=self._accept, name=f"{self.name}-accept", daemon=True).start()
+
+    def _accept(self):
+        while True:
+            sock, _ = self.listener.accept()
+            threading.Thread(target=self._connection, args=(sock,), daemon=True).start()
+
+    def _connection(self, sock):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with sock, sock.makefile("rb", 1 << 18) as reader:
+            try:
+                while True:
+                    request = read_request(reader, sock, self.name)
+                    if request is None:
+                        break
+                    self._exchange(request)
+                    if request.headers.get("connection", "").lower() == "close":
+                        break
+            except BadRequest:
+                sock.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            except (Vanish, OSError):
+                pass
+
+    def _exchange(self, request):
+        """One request and its answer; raises Vanish or OSError if the connection is finished."""
+        response = self.control(request) if self.control else None
+        if response is not None:
+            request.drain()
+            send(request, response, lambda sent: None)
+            return
+        record = self.recorder.begin(request)
+        try:
+            self._answer(request, record)
+        finally:
+            self.recorder.finish(record, received=request.raw_body.received)
+
+    def _answer(self, request, record):
+        fault = self.faults.match(request)
+        if fault:
+            self.recorder.update(record, fault=fault.id)
+        response = fault.before(request) if fault else None
+        if response is None:
+            response = self._work(request)
+        try:
+            if not response.duplex:
+                request.drain()
+            if fault:
+                response = fault.after(request, response)
+            self.recorder.update(record, status=response.status)
+            send(request, response, lambda sent: self.recorder.update(record, sent=sent))
+            request.drain()
+        finally:
+            response.close()
+
+    def _work(self, request):
+        """The application's answer; a defect of the application is a 500 and a traceback."""
+        try:
+            return self.app(request)
+        except (Vanish, ConnectionError):
+            raise
+        except Exception:
+            traceback.print_exc()
+            return json_response({"error": "Internal error of the test Hub"}, 500)
+
+
+def send(request, response, progress):
+    """Send a response. `progress(sent)` is told the count of body bytes, ahead of the bytes themselves,
+    so that whoever has received an answer finds it in the record."""
+    sock = request.sock
+    head = response.head()
+    if request.method == "HEAD" or response.status in (204, 304):
+        sock.sendall(head)
+        return
+    if not hasattr(response.body, "__len__"):
+        _send_chunked(sock, head, response, progress)
+        return
+    length = len(response.body)
+    stop = length if response.cut is None else min(response.cut, length)
+    if response.pause:
+        first = min(response.pause[0], stop)
+        _send_range(sock, head, response.body, 0, first, progress)
+        if request.wait_or_gone(response.pause[1]):
+            raise Vanish("the peer left a stalled body")
+        _send_range(sock, b"", response.body, first, stop, progress)
+    else:
+        _send_range(sock, head, response.body, 0, stop, progress)
+    if response.cut is not None:
+        raise Vanish("cut by a fault")
+
+
+def _send_range(sock, head, body, start, stop, progress):
+    if isinstance(body, FileSlice):
+        if head:
+            sock.sendall(head)
+        _send_file(sock, body, start, stop, progress)
+        return
+    progress(stop)
+    sock.sendall(head + bytes(body[start:stop]))
+
+
+def _send_file(sock, body, start, stop, progress):
+    descriptor = body.file.fileno()
+    while start < stop:
+        progress(min(start + CHUNK, stop))
+        try:
+            count = os.sendfile(sock.fileno(), descriptor, body.offset + start, min(CHUNK, stop - start))
+        except OSError:
+            progress(start)
+            raise
+        if count == 0:
+            raise Vanish("a stored file is shorter than its size")
+        start += count
+        progress(start)
+
+
+def _send_chunked(sock, head, response, progress):
+    sock.sendall(head)
+    sent = 0
+    for piece in response.body:
+        sent += len(piece)
+        progress(sent)
+        sock.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+    sock.sendall(b"0\r\n\r\n")
