@@ -371,8 +371,8 @@ class TreeEditor:
             folder = folder.child(part, create=True)
             if folder is None:
                 raise ValueError(f"a file is in the way of {path}")
-        item = folder.items().get(name)
-        if isinstance(item, _Folder) or (item and item.mode == DIRECTORY):
+        below = folder.child(name)
+        if below and below.write():  # an emptied folder is nothing: git has none
             raise ValueError(f"a folder is in the way of {path}")
         folder.items()[name] = entry
 

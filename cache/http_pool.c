@@ -1,0 +1,122 @@
+/* http_pool: idle connections, kept for the next transfer to the same origin in the same lane.
+ *
+ * Not for transfers (http.c). Any thread; a slot belongs to the thread that took it. */
+#define LOG_MODULE "http"
+
+#include "http_pool.h"
+
+#include <string.h>
+
+#include <curl/curl.h>
+
+#include "lock.h"
+
+#define POOL_MAX 64 /* idle connections; one per worker thread and lane is plenty */
+#define POOL_IDLE_MS 120000
+
+struct http_pool {
+	struct lock lock;
+	/* -- guarded by lock -- */
+	struct http_slot *idle; /* last used first */
+};
+
+static void slot_free(struct http_slot *s)
+{
+	if (!s)
+		return;
+	if (s->easy)
+		curl_easy_cleanup(s->easy);
+	if (s->multi)
+		curl_multi_cleanup(s->multi);
+	free(s->origin);
+	free(s);
+}
+
+void http_slot_freep(struct http_slot **s)
+{
+	slot_free(*s);
+}
+
+static struct http_slot *slot_new(enum http_lane lane, const char *origin)
+{
+	CLEANUP(http_slot_freep) struct http_slot *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->lane = lane;
+	s->origin = strdup(origin);
+	s->multi = curl_multi_init();
+	s->easy = curl_easy_init();
+	if (!s->origin || !s->multi || !s->easy)
+		return NULL;
+	return STEAL(s);
+}
+
+struct http_slot *http_pool_take(struct http_pool *p, enum http_lane lane, const char *origin)
+{
+	struct http_slot *found = NULL;
+
+	{
+		LOCKED(&p->lock);
+		for (struct http_slot **at = &p->idle; *at; at = &(*at)->next) {
+			if ((*at)->lane == lane && strcmp((*at)->origin, origin) == 0) {
+				found = *at;
+				*at = found->next;
+				break;
+			}
+		}
+	}
+	return found ? found : slot_new(lane, origin);
+}
+
+void http_pool_put(struct http_pool *p, struct http_slot *s)
+{
+	int64_t now = util_now_ms();
+	struct http_slot *old = NULL;
+
+	{
+		LOCKED(&p->lock);
+		struct http_slot **at = &p->idle;
+		unsigned n = 1;
+
+		s->idle_since = now;
+		s->next = p->idle;
+		p->idle = s;
+		/* Ordered by age: everything from the first one too many or too old goes. */
+		while (*at && n <= POOL_MAX && now - (*at)->idle_since < POOL_IDLE_MS) {
+			at = &(*at)->next;
+			n++;
+		}
+		old = *at;
+		*at = NULL;
+	}
+	while (old) {
+		struct http_slot *next = old->next;
+
+		slot_free(old);
+		old = next;
+	}
+}
+
+struct http_pool *http_pool_new(void)
+{
+	struct http_pool *p = calloc(1, sizeof(*p));
+
+	if (p)
+		lock_init(&p->lock, LOCK_HTTP);
+	return p;
+}
+
+void http_pool_free(struct http_pool *p)
+{
+	if (!p)
+		return;
+	while (p->idle) {
+		struct http_slot *next = p->idle->next;
+
+		slot_free(p->idle);
+		p->idle = next;
+	}
+	lock_fini(&p->lock);
+	free(p);
+}
