@@ -1,0 +1,813 @@
+/* blocks: the block store: bytes of blobs on disk.
+ *
+ * For: which bytes are on disk, proof that they are right, room for more. Not for: where bytes come from
+ * (fetch.c).
+ *
+ * Any thread enters; one writer thread of its own writes the index behind, hashes what became complete and
+ * evicts.
+ *
+ * A blob's files: the sparse data file, and beside it a small map of presence bits and checksums that all
+ * daemons of this boot share. The map outlives a kill -9 (its pages are the kernel's) but is not trusted
+ * after a reboot: then it is filled from the index, which names only what was synced before. A blob of one
+ * block has no map: its content id proves the block, which is noted in the index at once.
+ *
+ * States of a block: missing -> present (data written, checksum and bit in the map; readable by all
+ * daemons) -> noted (synced, and in the index). `checked` says that this process wrote it or compared its
+ * checksum. States of a blob: loading -> open (refs > 0) -> idle (refs 0, kept for the next open) -> freed.
+ * A stale blob has lost its index row (the index was set aside): it serves who has it and goes with its
+ * last reference.
+ *
+ * Locks between daemons, byte ranges of an open file description on the data file, far behind any data: USE
+ * shared while a blob is open or idle here, exclusive to evict it; INIT while the map is being made; CLAIM
+ * + block while a block is being filled. */
+#define LOG_MODULE "blocks"
+#include "blocks_int.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+_Static_assert(BLOCKS_SIZE == INDEX_BLOCK, "the index counts in the same blocks");
+
+#define IDLE_MAX 64       /* each keeps a descriptor and a mapping */
+#define TOUCH_S 60        /* last use is noted this exactly */
+#define HASH_INLINE_BLK 4 /* blocks that blocks_store hashes on its way; the writer thread does longer runs */
+#define CLAIM_POLL_MS 10  /* the kernel cannot wait for a lock with a limit */
+
+/* -- proof -- */
+
+/* Blocks that will not be noted: they are counted no longer. */
+static void forget_fresh(struct blob *blob, uint64_t seg, uint64_t bits)
+{
+	uint64_t had = atomic_fetch_and(&blob->fresh[seg], ~bits) & bits;
+
+	for (; had; had &= had - 1)
+		atomic_fetch_sub(&blob->b->behind, block_len(blob, seg * 64 + lowest_bit(had)));
+}
+
+static void drop_block(struct blob *blob, uint64_t block, const char *why)
+{
+	int r;
+
+	bit_clear(blob->checked, block);
+	forget_fresh(blob, block / 64, (uint64_t)1 << block % 64);
+	if (!bit_clear(blob->present, block))
+		return;
+	atomic_store(&blob->map->verified, 0);
+	log_warn("%s: block %llu %s: it is dropped", blob->path, (unsigned long long)block, why);
+	r = index_drop(blob->b->ix, &blob->key, block / 64, (uint64_t)1 << block % 64);
+	if (r < 0)
+		log_debug("%s: dropping a block: %s", blob->path, strerror(-r));
+}
+
+/* Compares the block with its checksum. 0, or -EAGAIN when it was wrong and is dropped. */
+static int check_block(struct blob *blob, uint64_t block)
+{
+	uint8_t piece[64 << 10];
+	uint64_t off = block * BLOCKS_SIZE, left = block_len(blob, block);
+	uint32_t want = atomic_load(&blob->crc[block]), crc = 0;
+
+	while (left) {
+		size_t len = MIN(left, sizeof(piece));
+		ssize_t got = util_pread_all(blob->fd, piece, len, off);
+
+		if (got != (ssize_t)len) {
+			if (got < 0)
+				atomic_store(&blob->sick, true);
+			drop_block(blob, block, got < 0 ? strerror((int)-got) : "is not there");
+			return -EAGAIN;
+		}
+		crc = hash_crc32c(crc, piece, len);
+		off += len;
+		left -= len;
+	}
+	if (crc != want) {
+		drop_block(blob, block, "does not have its checksum");
+		return -EAGAIN;
+	}
+	bit_set(blob->checked, block);
+	return 0;
+}
+
+/* The whole has another hash than its name says: nothing of it is to be served. */
+static void drop_all(struct blob *blob)
+{
+	char hex[HASH_MAX_HEX];
+
+	hash_key_hex(&blob->key, hex);
+	log_warn("%s: the bytes that arrived do not have this hash: all %llu are dropped", hex,
+	         (unsigned long long)blob->key.size);
+	atomic_store(&blob->map->verified, 0);
+	for (uint64_t s = 0; s < blob->n_segs; s++) {
+		uint64_t had;
+		int r;
+
+		atomic_store(&blob->checked[s], 0);
+		forget_fresh(blob, s, ~(uint64_t)0);
+		had = atomic_exchange(&blob->present[s], 0);
+		r = had ? index_drop(blob->b->ix, &blob->key, s, ~(uint64_t)0) : 0;
+		if (r < 0)
+			log_debug("%s: dropping blocks: %s", blob->path, strerror(-r));
+	}
+}
+
+/* Owner of `hashing`: feeds what is present and comes next, at most `max` blocks; `data` is the bytes of
+ * `block`. 0 nothing more to do now, 1 stopped at `max`, -EBADMSG wrong hash (all dropped), else -errno. */
+static int hash_some(struct blob *blob, uint64_t max, uint64_t block, const void *data)
+{
+	AUTO_FREE uint8_t *buf = NULL;
+	struct blob_key got = {0};
+	int r;
+
+	if (atomic_load(&blob->map->verified))
+		return 0;
+	if (!blob->hash) {
+		blob->hash = hash_new(blob->key.alg, blob->key.size);
+		blob->hashed_blk = 0;
+		if (!blob->hash)
+			return -ENOMEM;
+	}
+	for (; blob->hashed_blk < blob->n_blocks; blob->hashed_blk++) {
+		uint64_t at = blob->hashed_blk;
+		size_t len = (size_t)block_len(blob, at);
+		const void *from = data;
+
+		if (!bit_get(blob->present, at))
+			return 0;
+		if (max-- == 0)
+			return 1;
+		if (!data || at != block) {
+			if (!buf && !(buf = malloc(BLOCKS_SIZE)))
+				return -ENOMEM;
+			if (!bit_get(blob->checked, at) && check_block(blob, at) < 0)
+				return 0;
+			if (util_pread_all(blob->fd, buf, len, at * BLOCKS_SIZE) != (ssize_t)len) {
+				drop_block(blob, at, "cannot be read");
+				return 0;
+			}
+			from = buf;
+		}
+		r = hash_add(blob->hash, from, len);
+		if (r < 0)
+			return r;
+	}
+	r = hash_end(blob->hash, &got);
+	hash_free(STEAL(blob->hash));
+	blob->hashed_blk = 0;
+	if (r < 0)
+		return r;
+	if (!hash_key_equal(&got, &blob->key)) {
+		drop_all(blob);
+		return -EBADMSG;
+	}
+	atomic_store(&blob->map->verified, 1);
+	r = index_set_verified(blob->b->ix, &blob->key, true);
+	if (r < 0)
+		log_debug("%s: noting that it was checked: %s", blob->path, strerror(-r));
+	return 0;
+}
+
+/* hash_some by one thread at a time: somebody else's turn is not waited for. */
+int blocks_hash_turn(struct blob *blob, uint64_t max, uint64_t block, const void *data)
+{
+	int r;
+
+	do {
+		if (atomic_exchange(&blob->hashing, true))
+			return 0;
+		r = hash_some(blob, max, block, data);
+		atomic_store(&blob->hashing, false);
+		/* A block may have come just after hash_some missed it, from a thread that saw us hashing. */
+	} while (r == 0 && !atomic_load(&blob->map->verified) && all_present(blob));
+	return r;
+}
+
+/* -- the table of blobs -- */
+
+static struct blob **bucket_of(struct blocks *b, const struct blob_key *key)
+{
+	return &b->bucket[hash_key_u64(key) % BUCKETS];
+}
+
+struct blob *blocks_find_locked(struct blocks *b, const struct blob_key *key)
+{
+	for (struct blob *blob = *bucket_of(b, key); blob; blob = blob->hash_next)
+		if (hash_key_equal(&blob->key, key))
+			return blob;
+	return NULL;
+}
+
+void blocks_table_remove_locked(struct blob *blob)
+{
+	struct blob **p = bucket_of(blob->b, &blob->key);
+
+	if (!blob->in_table)
+		return;
+	while (*p != blob)
+		p = &(*p)->hash_next;
+	*p = blob->hash_next;
+	blob->in_table = false;
+}
+
+void blocks_idle_remove_locked(struct blob *blob)
+{
+	struct blocks *b = blob->b;
+
+	if (!blob->in_idle)
+		return;
+	*(blob->idle_prev ? &blob->idle_prev->idle_next : &b->idle_first) = blob->idle_next;
+	*(blob->idle_next ? &blob->idle_next->idle_prev : &b->idle_last) = blob->idle_prev;
+	blob->idle_prev = blob->idle_next = NULL;
+	blob->in_idle = false;
+	b->n_idle--;
+}
+
+/* Drops a reference. A blob that this makes superfluous is answered: the caller frees it without the lock. */
+struct blob *blocks_unref_locked(struct blob *blob)
+{
+	struct blocks *b = blob->b;
+	struct blob *victim = NULL;
+
+	assert(blob->refs > 0);
+	if (--blob->refs > 0)
+		return NULL;
+	if (blob->stale || blob->fd < 0) {
+		blocks_table_remove_locked(blob);
+		return blob;
+	}
+	blob->in_idle = true;
+	blob->idle_prev = b->idle_last;
+	*(b->idle_last ? &b->idle_last->idle_next : &b->idle_first) = blob;
+	b->idle_last = blob;
+	if (++b->n_idle > IDLE_MAX) {
+		victim = b->idle_first;
+		blocks_idle_remove_locked(victim);
+		blocks_table_remove_locked(victim);
+	}
+	return victim;
+}
+
+void blocks_gone_stale(struct blob *blob)
+{
+	int r;
+
+	{
+		LOCKED(&blob->b->lock);
+		if (blob->stale)
+			return;
+		blob->stale = true;
+		blocks_table_remove_locked(blob);
+	}
+	r = blocks_unlink_files(blob->path);
+	if (r < 0)
+		log_debug("%s: %s", blob->path, strerror(-r));
+}
+
+/* Called when a blob was opened: what there is to do about it later? */
+static void blob_opened_locked(struct blob *blob)
+{
+	bool unproven = blob->n_blocks > 0 && blob->fd >= 0 && !atomic_load(&blob->map->verified) &&
+	                all_present(blob);
+	bool unnoted = false;
+
+	if (blob->fd < 0 || blob->n_blocks == 0)
+		return;
+	if (time(NULL) - atomic_load(&blob->used_s) >= TOUCH_S)
+		blob->want_touch = true;
+	blob->want_hash |= unproven;
+	for (uint64_t s = 0; s < blob->n_segs && !unnoted; s++)
+		unnoted = atomic_load(&blob->fresh[s]);
+	if (blob->want_touch || blob->want_hash || unnoted)
+		blocks_mark_dirty_locked(blob);
+}
+
+/* Enters `key` into the table as loading, for this thread to fill in; or answers who is there
+ * (referenced). */
+static struct blob *enter(struct blocks *b, const struct blob_key *key, bool *ret_mine)
+{
+	struct blob *blob, *made = calloc(1, sizeof(*made));
+
+	LOCKED(&b->lock);
+	while ((blob = blocks_find_locked(b, key)) && blob->state == BLOB_LOADING)
+		cond_wait(&b->change, &b->lock);
+	*ret_mine = !blob;
+	if (blob) {
+		free(made);
+		blocks_idle_remove_locked(blob);
+		blob->refs++;
+		blob_opened_locked(blob);
+		return blob;
+	}
+	if (!made)
+		return NULL;
+	*made = (struct blob){.b = b, .key = *key, .fd = -1, .refs = 1, .in_table = true};
+	made->state = BLOB_LOADING;
+	made->hash_next = *bucket_of(b, key);
+	*bucket_of(b, key) = made;
+	return made;
+}
+
+/* Ends the loading of a blob that enter() gave us. */
+static void entered(struct blob *blob, int r)
+{
+	struct blocks *b = blob->b;
+
+	lock_take(&b->lock);
+	blob->state = BLOB_OPEN;
+	if (r < 0)
+		blocks_table_remove_locked(blob);
+	else
+		blob_opened_locked(blob);
+	cond_broadcast(&b->change);
+	lock_drop(&b->lock);
+	if (r < 0)
+		blocks_free_blob(blob);
+}
+
+int blocks_get(struct blocks *b, const struct blob_key *key, struct blob **ret)
+{
+	bool mine = false;
+	struct blob *blob;
+	int r;
+
+	if (key->size > (uint64_t)INT64_MAX / 4)
+		return -EFBIG;
+	blob = enter(b, key, &mine);
+	if (!blob)
+		return -ENOMEM;
+	if (mine) {
+		r = blocks_open_blob(blob);
+		entered(blob, r);
+		if (r < 0)
+			return r;
+	}
+	*ret = blob;
+	return 0;
+}
+
+struct blob *blocks_ref(struct blob *blob)
+{
+	LOCKED(&blob->b->lock);
+	assert(blob->refs > 0);
+	blob->refs++;
+	return blob;
+}
+
+void blocks_put(struct blob *blob)
+{
+	struct blob *victim;
+
+	if (!blob)
+		return;
+	{
+		LOCKED(&blob->b->lock);
+		victim = blocks_unref_locked(blob);
+	}
+	blocks_free_blob(victim);
+}
+
+void blocks_putp(struct blob **blob)
+{
+	blocks_put(*blob);
+	*blob = NULL;
+}
+
+const struct blob_key *blocks_key(const struct blob *blob)
+{
+	return &blob->key;
+}
+
+/* -- reading -- */
+
+bool blocks_has(struct blob *blob, uint64_t off, uint64_t len)
+{
+	uint64_t end;
+
+	if (len == 0 || off >= blob->key.size)
+		return true;
+	end = (off + MIN(len, blob->key.size - off) - 1) / BLOCKS_SIZE + 1;
+	return blocks_first_missing(blob, off / BLOCKS_SIZE, end) == end;
+}
+
+uint64_t blocks_first_missing(struct blob *blob, uint64_t from, uint64_t end)
+{
+	end = MIN(end, blob->n_blocks);
+	for (uint64_t k = from; k < end; k++)
+		if (!bit_get(blob->present, k))
+			return k;
+	return end;
+}
+
+ssize_t blocks_read(struct blob *blob, uint64_t off, void *buf, size_t len)
+{
+	uint64_t first, last;
+	ssize_t got;
+
+	if (len == 0 || off >= blob->key.size)
+		return 0;
+	len = (size_t)MIN(len, blob->key.size - off);
+	first = off / BLOCKS_SIZE;
+	last = (off + len - 1) / BLOCKS_SIZE;
+	for (uint64_t k = first; k <= last; k++) {
+		if (!bit_get(blob->present, k))
+			return -EAGAIN;
+		if (!bit_get(blob->checked, k) && check_block(blob, k) < 0)
+			return -EAGAIN;
+	}
+	got = util_pread_all(blob->fd, buf, len, off);
+	if (got == (ssize_t)len)
+		return got;
+	atomic_store(&blob->sick, true);
+	for (uint64_t k = first; k <= last; k++)
+		drop_block(blob, k, got < 0 ? strerror((int)-got) : "was cut off");
+	return -EAGAIN;
+}
+
+bool blocks_complete(struct blob *blob)
+{
+	return blob->n_blocks == 0 || (atomic_load(&blob->map->verified) && all_present(blob));
+}
+
+/* -- filling -- */
+
+static int write_block(struct blob *blob, uint64_t block, const void *data, size_t len)
+{
+	int r = util_pwrite_all(blob->fd, data, len, block * BLOCKS_SIZE);
+
+	if ((r == -ENOSPC || r == -EDQUOT) && util_now_ms() >= atomic_load(&blob->b->full_until_ms)) {
+		blocks_evict(blob->b, len, SPACE_EVERY);
+		r = util_pwrite_all(blob->fd, data, len, block * BLOCKS_SIZE);
+	}
+	if (r < 0 && r != -ENOSPC && r != -EDQUOT && !atomic_exchange(&blob->sick, true))
+		log_warn("%s: %s: nothing more is stored in it", blob->path, strerror(-r));
+	return r;
+}
+
+/* The data lies there: makes it present. */
+static void block_arrived(struct blob *blob, uint64_t block, uint32_t crc)
+{
+	atomic_store(&blob->crc[block], crc);
+	bit_set(blob->checked, block);
+	atomic_fetch_add(&blob->b->behind, block_len(blob, block));
+	bit_set(blob->present, block);
+	if (!bit_set(blob->fresh, block))
+		atomic_fetch_sub(&blob->b->behind, block_len(blob, block));
+}
+
+static int store_one_block(struct blob *blob, const void *data, size_t len)
+{
+	struct blob_key got = {0};
+	int r = hash_buf(blob->key.alg, data, len, &got);
+
+	if (r < 0)
+		return r;
+	if (!hash_key_equal(&got, &blob->key)) {
+		char hex[HASH_MAX_HEX];
+
+		hash_key_hex(&blob->key, hex);
+		log_warn("%s: the bytes that arrived do not have this hash", hex);
+		return -EBADMSG;
+	}
+	if (bit_get(blob->present, 0))
+		return 0;
+	if (blob->fd < 0 || blob->read_only)
+		return -EROFS;
+	if (atomic_load(&blob->sick))
+		return -EIO;
+	r = blocks_make_room(blob->b, len);
+	if (r == 0)
+		r = write_block(blob, 0, data, len);
+	if (r < 0)
+		return r;
+	atomic_store(&blob->map->verified, 1);
+	block_arrived(blob, 0, hash_crc32c(0, data, len));
+	r = blocks_note_fresh(blob);
+	if (r == 0)
+		r = index_set_verified(blob->b->ix, &blob->key, true);
+	if (r < 0)
+		blocks_mark_dirty(blob, false);
+	return 0;
+}
+
+int blocks_store(struct blob *blob, uint64_t block, const void *data, size_t len)
+{
+	int r;
+
+	assert(block < blob->n_blocks && len == block_len(blob, block));
+	if (is_one_block(blob))
+		return store_one_block(blob, data, len);
+	if (atomic_exchange(&blob->mismatch_due, false))
+		return -EBADMSG;
+	if (bit_get(blob->present, block))
+		return 0;
+	if (blob->fd < 0 || blob->read_only)
+		return -EROFS;
+	if (atomic_load(&blob->sick))
+		return -EIO;
+	r = blocks_make_room(blob->b, len);
+	if (r == 0)
+		r = write_block(blob, block, data, len);
+	if (r < 0)
+		return r;
+	block_arrived(blob, block, hash_crc32c(0, data, len));
+	r = blocks_hash_turn(blob, HASH_INLINE_BLK, block, data);
+	blocks_mark_dirty(blob, r > 0 && all_present(blob));
+	return r == -EBADMSG ? r : 0;
+}
+
+/* -- claims -- */
+
+int blocks_claim(struct blob *blob, uint64_t first, uint64_t n)
+{
+	int r;
+
+	if (blob->fd < 0 || blob->read_only)
+		return 0;
+	r = blocks_range_lock(blob->fd, F_OFD_SETLK, F_WRLCK, CLAIM_AT + (off_t)first, (off_t)n);
+	if (r == -EBUSY)
+		return r;
+	if (r < 0) {
+		log_debug("%s: claiming: %s", blob->path, strerror(-r));
+		return 0;
+	}
+	if (is_one_block(blob))
+		blocks_find_one_block(blob);
+	for (uint64_t k = first; k < first + n; k++) {
+		if (bit_get(blob->present, k)) {
+			blocks_unclaim(blob, first, n);
+			return -EALREADY;
+		}
+	}
+	return 0;
+}
+
+void blocks_unclaim(struct blob *blob, uint64_t first, uint64_t n)
+{
+	if (blob->fd < 0 || blob->read_only)
+		return;
+	if (blocks_range_lock(blob->fd, F_OFD_SETLK, F_UNLCK, CLAIM_AT + (off_t)first, (off_t)n) < 0)
+		log_debug("%s: unclaiming", blob->path);
+}
+
+int blocks_wait_claim(struct blob *blob, uint64_t first, uint64_t n, int ms)
+{
+	int64_t until = util_now_ms() + ms;
+	struct timespec pause = {.tv_nsec = CLAIM_POLL_MS * 1000000L};
+
+	if (blob->fd < 0 || blob->read_only)
+		return 0;
+	for (;;) {
+		struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET,
+		                   .l_start = CLAIM_AT + (off_t)first, .l_len = (off_t)n};
+
+		if (blocks_first_missing(blob, first, first + n) == MIN(first + n, blob->n_blocks))
+			return 0;
+		if (fcntl(blob->fd, F_OFD_GETLK, &fl) < 0 || fl.l_type == F_UNLCK)
+			return 0;
+		if (util_now_ms() >= until)
+			return -ETIMEDOUT;
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* -- adoption -- */
+
+/* Fills what is missing from the file. */
+static int adopt_copy(struct blob *blob, int fd)
+{
+	AUTO_FREE uint8_t *buf = malloc(BLOCKS_SIZE);
+	int r = 0;
+
+	if (!buf)
+		return -ENOMEM;
+	for (uint64_t k = 0; r == 0 && k < blob->n_blocks; k++) {
+		size_t len = (size_t)block_len(blob, k);
+		ssize_t got;
+
+		if (bit_get(blob->present, k))
+			continue;
+		got = util_pread_all(fd, buf, len, k * BLOCKS_SIZE);
+		if (got != (ssize_t)len)
+			return got < 0 ? (int)got : -EIO;
+		r = blocks_store(blob, k, buf, len);
+	}
+	return r;
+}
+
+/* The file was linked into its place: reads it once, for the checksums. */
+static int adopt_in_place(struct blob *blob)
+{
+	AUTO_FREE uint8_t *buf = malloc(BLOCKS_SIZE);
+
+	if (!buf)
+		return -ENOMEM;
+	for (uint64_t k = 0; k < blob->n_blocks; k++) {
+		size_t len = (size_t)block_len(blob, k);
+		ssize_t got = util_pread_all(blob->fd, buf, len, k * BLOCKS_SIZE);
+
+		if (got != (ssize_t)len)
+			return got < 0 ? (int)got : -EIO;
+		if (!bit_get(blob->present, k))
+			block_arrived(blob, k, hash_crc32c(0, buf, len));
+	}
+	atomic_store(&blob->map->verified, 1);
+	blocks_mark_dirty(blob, false);
+	return 0;
+}
+
+/* 0: `path` is the data file, too. -EEXIST: there is one already. */
+static int adopt_link(struct blob *blob, const char *path)
+{
+	struct index_known known = {0};
+	AUTO_FREE char *data = NULL;
+	int r = index_load(blob->b->ix, &blob->key, &known);
+
+	if (r < 0)
+		return r;
+	data = blocks_data_path(blob->b, &blob->key, known.gen);
+	r = !data ? -ENOMEM : known.n ? -EEXIST : blocks_make_folder_of(data);
+	index_known_fini(&known);
+	if (r < 0)
+		return r;
+	return link(path, data) < 0 ? -errno : 0;
+}
+
+int blocks_adopt(struct blocks *b, const struct blob_key *key, const char *path)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct blob *blob CLEANUP(blocks_putp) = NULL;
+	struct blob *entering;
+	bool mine = false, linked = false;
+	struct stat st;
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != key->size)
+		return -EINVAL;
+	entering = enter(b, key, &mine);
+	if (!entering)
+		return -ENOMEM;
+	if (mine) {
+		linked = key->size > 0 && adopt_link(entering, path) == 0;
+		r = blocks_open_blob(entering);
+		if (r == 0 && linked)
+			r = adopt_in_place(entering);
+		entered(entering, r);
+		if (r < 0)
+			return r;
+		if (linked) {
+			r = index_set_verified(b->ix, key, true);
+			if (r < 0)
+				log_debug("%s: noting that it was checked: %s", path, strerror(-r));
+		}
+	}
+	blob = entering;
+	if (!linked) {
+		r = adopt_copy(blob, fd);
+		if (r < 0)
+			return r;
+	}
+	if (blocks_make_room(b, 0) < 0)
+		log_debug("the cache is over its size");
+	return 0;
+}
+
+/* -- life -- */
+
+static bool read_boot_id(uint8_t boot[16])
+{
+	AUTO_FREE char *text = NULL;
+	char hex[33] = "";
+	size_t len = 0, n = 0;
+
+	if (util_read_file("/proc/sys/kernel/random/boot_id", 4096, &text, &len) < 0)
+		return false;
+	for (size_t i = 0; i < len && n < 32; i++)
+		if (text[i] != '-')
+			hex[n++] = text[i];
+	return n == 32 && util_unhex(hex, boot, 16) == 0;
+}
+
+/* The folder must be ours alone: what lies in it is shown as the Hub's content. */
+static int check_owner(const char *dir)
+{
+	struct stat st;
+
+	if (stat(dir, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		return -ENOTDIR;
+	if (st.st_uid != geteuid()) {
+		log_err("the cache %s belongs to another user: choose one with -o cache_dir=", dir);
+		return -EPERM;
+	}
+	if ((st.st_mode & 077) && chmod(dir, 0700) < 0)
+		log_warn("the cache %s is open to others and cannot be closed: %s", dir, strerror(errno));
+	return 0;
+}
+
+static void set_limits(struct blocks *b, const struct blocks_opts *opts)
+{
+	struct statvfs st;
+
+	b->max_bytes = opts->max_bytes ? opts->max_bytes : (uint64_t)50 << 30;
+	b->min_free = opts->min_free;
+	if (!b->min_free) {
+		b->min_free = (uint64_t)2 << 30;
+		if (statvfs(opts->dir, &st) == 0)
+			b->min_free = MIN(b->min_free, (uint64_t)st.f_blocks * st.f_frsize / 20);
+	}
+}
+
+int blocks_new(const struct blocks_opts *opts, struct index *ix, struct blocks **ret)
+{
+	struct blocks *b;
+	int r = util_mkdirs(opts->dir);
+
+	if (r < 0)
+		return r;
+	r = check_owner(opts->dir);
+	if (r < 0)
+		return r;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return -ENOMEM;
+	lock_init(&b->lock, LOCK_BLOCKS);
+	cond_init(&b->wake);
+	cond_init(&b->change);
+	b->ix = ix;
+	b->started = time(NULL);
+	b->have_boot = read_boot_id(b->boot);
+	b->obj_dir = util_printf("%s/obj", opts->dir);
+	if (!b->obj_dir) {
+		blocks_free(b);
+		return -ENOMEM;
+	}
+	r = util_mkdirs(b->obj_dir);
+	if (r < 0)
+		log_warn("%s: %s: nothing will be cached", b->obj_dir, strerror(-r));
+	set_limits(b, opts);
+	blocks_refresh_usage(b);
+	atomic_store(&b->no_space, blocks_space_short(b) > 0);
+	r = -pthread_create(&b->writer, NULL, blocks_writer_main, b);
+	if (r < 0) {
+		blocks_free(b);
+		return r;
+	}
+	b->writer_runs = true;
+	*ret = b;
+	return 0;
+}
+
+void blocks_free(struct blocks *b)
+{
+	if (!b)
+		return;
+	if (b->writer_runs) {
+		lock_take(&b->lock);
+		b->stopping = true;
+		cond_signal(&b->wake);
+		cond_broadcast(&b->change);
+		lock_drop(&b->lock);
+		pthread_join(b->writer, NULL);
+	}
+	/* What another daemon's lock on the index kept from being noted. */
+	while (b->dirty) {
+		struct blob *blob = b->dirty, *victim;
+
+		b->dirty = blob->dirty_next;
+		lock_take(&b->lock);
+		victim = blocks_unref_locked(blob);
+		lock_drop(&b->lock);
+		blocks_free_blob(victim);
+	}
+	while (b->idle_first) {
+		struct blob *blob = b->idle_first;
+
+		blocks_idle_remove_locked(blob);
+		blocks_table_remove_locked(blob);
+		blocks_free_blob(blob);
+	}
+	for (int i = 0; i < BUCKETS; i++)
+		assert(!b->bucket[i]);
+	cond_fini(&b->wake);
+	cond_fini(&b->change);
+	lock_fini(&b->lock);
+	free(b->obj_dir);
+	free(b);
+}
+
+void blocks_stats(struct blocks *b, struct blocks_stats *ret)
+{
+	*ret = (struct blocks_stats){
+		.bytes = blocks_bytes_now(b),
+		.max_bytes = b->max_bytes,
+		.objects = atomic_load(&b->objects),
+	};
+}

@@ -1,0 +1,197 @@
+/* blocks_int: what the files of the block store share with each other, and with nobody else. blocks.c: the
+ * table of blobs, reading, filling, proof; blocks_file.c: a blob's files and the locks on them;
+ * blocks_room.c: the writer thread, the index behind, room. The states and locks are told at the head of
+ * blocks.c. */
+#ifndef HUGFS_BLOCKS_INT_H
+#define HUGFS_BLOCKS_INT_H
+
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "blocks.h"
+#include "lock.h"
+#include "log.h"
+
+/* Bytes of the data file that stand for something between daemons (see blocks.c). */
+#define CLAIM_AT ((off_t)1 << 61)
+#define USE_AT ((off_t)1 << 62)
+#define INIT_AT (USE_AT + 1)
+
+#define BUCKETS 4096
+#define HASH_STEP_BLK 128    /* blocks that the writer thread hashes before it looks at its other duties */
+#define SPACE_EVERY ((uint64_t)64 << 20) /* bytes written between looks at the free space */
+
+struct map {
+	char magic[8];
+	uint8_t boot[16];
+	uint64_t gen, n_blocks;
+	_Atomic uint32_t verified;
+	uint32_t unused[5];
+	/* then: present bits, one word per segment; then one checksum per block */
+};
+_Static_assert(sizeof(struct map) == 64, "part of a file format");
+
+enum blob_state { BLOB_LOADING, BLOB_OPEN };
+
+struct blob {
+	struct blocks *b;
+	struct blob_key key;
+	uint64_t n_blocks, n_segs, gen;
+	char *path;
+	int fd;              /* -1: no disk */
+	bool read_only;
+	struct map *map;     /* mapped or, when it is not shared, allocated */
+	size_t map_len;
+	bool map_shared;
+	_Atomic uint64_t *present;
+	_Atomic uint32_t *crc;
+	_Atomic uint64_t *checked; /* one allocation with fresh */
+	_Atomic uint64_t *fresh;   /* present, not yet noted */
+	atomic_bool sick;          /* its file failed: nothing more is stored */
+	atomic_bool mismatch_due;  /* the writer thread found a wrong hash: the next blocks_store tells it */
+	atomic_int_fast64_t used_s;
+
+	atomic_bool hashing; /* the one who set it owns the two below */
+	struct hash *hash;
+	uint64_t hashed_blk;
+
+	/* -- guarded by blocks.lock -- */
+	enum blob_state state;
+	unsigned refs;
+	bool stale, in_table, in_idle, in_dirty, want_hash, want_touch;
+	struct blob *hash_next;             /* bucket */
+	struct blob *idle_prev, *idle_next; /* oldest first */
+	struct blob *dirty_next;            /* holds a reference */
+};
+
+struct blocks {
+	struct index *ix;
+	char *obj_dir;
+	uint64_t max_bytes, min_free;
+	uint8_t boot[16];
+	bool have_boot;
+	time_t started;
+
+	atomic_uint_fast64_t indexed, objects; /* what the index said last */
+	atomic_uint_fast64_t behind;           /* stored and not yet noted */
+	atomic_uint_fast64_t since_space;
+	atomic_bool no_space;
+	atomic_int_fast64_t full_until_ms; /* nothing could be evicted: not tried again before */
+
+	pthread_t writer;
+	struct lock lock;
+	struct cond wake;   /* of the writer */
+	struct cond change; /* a blob is no longer loading; an eviction ended */
+	/* -- guarded by lock -- */
+	struct blob *bucket[BUCKETS];
+	struct blob *idle_first, *idle_last;
+	unsigned n_idle;
+	struct blob *dirty;
+	unsigned n_dirty;
+	int64_t dirty_since_ms;
+	uint64_t rounds_begun, rounds_done; /* of the writer thread */
+	bool flush_wanted, hash_waiting, evicting, stopping, writer_runs;
+};
+
+static inline uint64_t block_len(const struct blob *blob, uint64_t block)
+{
+	return MIN(BLOCKS_SIZE, blob->key.size - block * BLOCKS_SIZE);
+}
+
+static inline bool bit_get(_Atomic uint64_t *bits, uint64_t block)
+{
+	return atomic_load_explicit(&bits[block / 64], memory_order_acquire) >> block % 64 & 1;
+}
+
+static inline bool bit_set(_Atomic uint64_t *bits, uint64_t block)
+{
+	uint64_t bit = (uint64_t)1 << block % 64;
+
+	return !(atomic_fetch_or(&bits[block / 64], bit) & bit);
+}
+
+static inline bool bit_clear(_Atomic uint64_t *bits, uint64_t block)
+{
+	uint64_t bit = (uint64_t)1 << block % 64;
+
+	return atomic_fetch_and(&bits[block / 64], ~bit) & bit;
+}
+
+static inline uint64_t lowest_bit(uint64_t bits)
+{
+	return (uint64_t)__builtin_ctzll(bits);
+}
+
+/* Bits of the blocks that segment `seg` has. */
+static inline uint64_t seg_mask(const struct blob *blob, uint64_t seg)
+{
+	uint64_t left = blob->n_blocks - seg * 64;
+
+	return left >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << left) - 1;
+}
+
+static inline bool all_present(const struct blob *blob)
+{
+	for (uint64_t s = 0; s < blob->n_segs; s++)
+		if ((atomic_load(&blob->present[s]) & seg_mask(blob, s)) != seg_mask(blob, s))
+			return false;
+	return true;
+}
+
+static inline bool is_one_block(const struct blob *blob)
+{
+	return blob->n_blocks == 1;
+}
+
+/* -- blocks.c -- */
+
+struct blob *blocks_find_locked(struct blocks *b, const struct blob_key *key);
+void blocks_table_remove_locked(struct blob *blob);
+void blocks_idle_remove_locked(struct blob *blob);
+/* Drops a reference. A blob that this makes superfluous is answered: the caller frees it without the lock. */
+struct blob *blocks_unref_locked(struct blob *blob) MUST_USE;
+/* The row of `blob` is gone: nothing of it will be found again, so its files go too. */
+void blocks_gone_stale(struct blob *blob);
+/* Hashes on from where the blob's running hash stands, at most `max` blocks; `data` is the bytes of
+ * `block`, or NULL. 0 nothing more to do now (or another thread does it), 1 stopped at `max`, -EBADMSG
+ * wrong hash: all was dropped. */
+int blocks_hash_turn(struct blob *blob, uint64_t max, uint64_t block, const void *data) MUST_USE;
+
+/* -- blocks_file.c -- */
+
+/* fcntl with cmd F_OFD_SETLK or F_OFD_SETLKW. -EBUSY: another daemon has it. */
+int blocks_range_lock(int fd, int cmd, short type, off_t start, off_t len) MUST_USE;
+/* Path of the data file. Caller frees. */
+char *blocks_data_path(const struct blocks *b, const struct blob_key *key, uint64_t gen) MUST_USE;
+int blocks_make_folder_of(const char *path) MUST_USE;
+/* Fills in a blob that is still loading. Without a disk it is a blob in which nothing is present nor
+ * stored. */
+int blocks_open_blob(struct blob *blob) MUST_USE;
+void blocks_free_blob(struct blob *blob);
+int blocks_unlink_files(const char *path) MUST_USE;
+/* Is the one block of this blob on disk, whatever the index says? Another daemon, or we before a crash, may
+ * have put it there: then it is present. */
+void blocks_find_one_block(struct blob *blob);
+/* Removes data files that an empty index does not know: older than it, and nobody has them open. */
+void blocks_sweep(struct blocks *b);
+
+/* -- blocks_room.c -- */
+
+/* Has the writer thread look at `blob` soon. */
+void blocks_mark_dirty_locked(struct blob *blob);
+void blocks_mark_dirty(struct blob *blob, bool hash);
+/* Writes the index rows of `blob` for what was stored since. */
+int blocks_note_fresh(struct blob *blob) MUST_USE;
+uint64_t blocks_bytes_now(struct blocks *b);
+void blocks_refresh_usage(struct blocks *b);
+/* Bytes below the floor of free space; 0: there is enough. */
+uint64_t blocks_space_short(struct blocks *b);
+/* Frees least recently used objects until `bytes` more fit, and at least `at_least` bytes: 0 where the
+ * limits decide, else what the disk wants. One thread at a time; the others wait for it. */
+void blocks_evict(struct blocks *b, uint64_t bytes, uint64_t at_least);
+/* -ENOSPC: nothing can be evicted that would make `bytes` fit. */
+int blocks_make_room(struct blocks *b, uint64_t bytes) MUST_USE;
+void *blocks_writer_main(void *arg);
+
+#endif
