@@ -16,6 +16,8 @@
 #include "hub_priv.h"
 #include "log.h"
 
+#define MAY_WRITE_S 5 /* a first write waits for this answer, and goes ahead without it */
+
 #define MAX_HOPS 5           /* of a repository that was renamed, more than once */
 #define MAX_PAGES 20000      /* of 1000 entries each */
 #define MAX_ENTRIES 20000000
@@ -508,6 +510,7 @@ int hub_may_write(struct hub *h, const struct repo_id *id, struct hub_error *err
 {
 	struct hub_ask ask = {.what = "asking for write access to", .id = id, .writes = true,
 	                      .quiet_status = 403};
+	struct http_req req = {.method = "GET", .lane = HTTP_API, .idempotent = true, .deadline_s = MAY_WRITE_S};
 	struct hub_error local = {0};
 	AUTO_FREE char *url = NULL;
 	AUTO_HTTP_RESP resp = {0};
@@ -517,7 +520,10 @@ int hub_may_write(struct hub *h, const struct repo_id *id, struct hub_error *err
 	if (!have_token(h))
 		return 0;
 	url = hub_api_url(h, id, "/auth-check/write");
-	r = hub_get(h, &ask, url, &resp, err ? err : &local);
+	if (!url)
+		return -ENOMEM;
+	req.url = url;
+	r = hub_call(h, &ask, &req, &resp, err ? err : &local);
 	if (r == -EACCES && (err ? err : &local)->status == 403)
 		return 0;
 	return r < 0 ? r : 1;

@@ -51,7 +51,7 @@ struct hub_repo {
 /* rev NULL: the default branch. */
 int hub_repo_info(struct hub *h, const struct repo_id *id, const char *rev, struct hub_repo *ret,
                   struct hub_error *err) MUST_USE;
-/* May the token write there? 1 yes, 0 no, or -errno. */
+/* May the token write there? 1 yes, 0 no, or -errno, within some seconds. */
 int hub_may_write(struct hub *h, const struct repo_id *id, struct hub_error *err) MUST_USE;
 /* 1 when a user or an organisation has that name, 0 when none has, or -errno. */
 int hub_namespace_exists(struct hub *h, const char *ns, struct hub_error *err) MUST_USE;
