@@ -16,13 +16,13 @@
 #include "hub_priv.h"
 #include "log.h"
 
-#define MAY_WRITE_S 5 /* a first write waits for this answer, and goes ahead without it */
-
+#define HURRY_S 5            /* for an answer that is not waited for longer: things go on without it */
 #define MAX_HOPS 5           /* of a repository that was renamed, more than once */
 #define MAX_PAGES 20000      /* of 1000 entries each */
 #define MAX_ENTRIES 20000000
 #define PATHS_PER_CALL 1000  /* the Hub takes 2000 (hub-api.md 4.2) */
 #define COMMITS_MAX 1000
+#define PATH_LEN_MAX 1000   /* bytes, of a path in a commit */
 #define ABOUT_MAX 240        /* leaves room for the cure in hub_error.text */
 
 int hub_new(struct http *http, struct auth *auth, const struct hub_opts *opts, struct hub **ret)
@@ -357,7 +357,13 @@ int hub_call(struct hub *h, const struct hub_ask *ask, const struct http_req *re
 int hub_get(struct hub *h, const struct hub_ask *ask, const char *url, struct http_resp *ret,
             struct hub_error *err)
 {
-	struct http_req req = {.method = "GET", .url = url, .lane = HTTP_API, .idempotent = true};
+	struct http_req req = {
+		.method = "GET",
+		.url = url,
+		.lane = HTTP_API,
+		.idempotent = true,
+		.deadline_s = ask->deadline_s,
+	};
 
 	if (!url)
 		return -ENOMEM;
@@ -483,10 +489,10 @@ int hub_whoami(struct hub *h, struct hub_whoami *ret, struct hub_error *err)
 	return r < 0 ? hub_fail_json(h, &ask, url, r, &resp, err) : 0;
 }
 
-int hub_repo_info(struct hub *h, const struct repo_id *id, const char *rev, struct hub_repo *ret,
+int hub_repo_info(struct hub *h, const struct repo_id *id, const char *rev, bool hurry, struct hub_repo *ret,
                   struct hub_error *err)
 {
-	struct hub_ask ask = {.what = "looking up", .id = id, .rev = rev};
+	struct hub_ask ask = {.what = "looking up", .id = id, .rev = rev, .deadline_s = hurry ? HURRY_S : 0};
 	AUTO_FREE char *escaped = rev ? repo_escape_rev(rev) : NULL;
 	AUTO_FREE char *url = NULL;
 	AUTO_HTTP_RESP resp = {0};
@@ -509,8 +515,7 @@ int hub_repo_info(struct hub *h, const struct repo_id *id, const char *rev, stru
 int hub_may_write(struct hub *h, const struct repo_id *id, struct hub_error *err)
 {
 	struct hub_ask ask = {.what = "asking for write access to", .id = id, .writes = true,
-	                      .quiet_status = 403};
-	struct http_req req = {.method = "GET", .lane = HTTP_API, .idempotent = true, .deadline_s = MAY_WRITE_S};
+	                      .quiet_status = 403, .deadline_s = HURRY_S};
 	struct hub_error local = {0};
 	AUTO_FREE char *url = NULL;
 	AUTO_HTTP_RESP resp = {0};
@@ -520,10 +525,7 @@ int hub_may_write(struct hub *h, const struct repo_id *id, struct hub_error *err
 	if (!have_token(h))
 		return 0;
 	url = hub_api_url(h, id, "/auth-check/write");
-	if (!url)
-		return -ENOMEM;
-	req.url = url;
-	r = hub_call(h, &ask, &req, &resp, err ? err : &local);
+	r = hub_get(h, &ask, url, &resp, err ? err : &local);
 	if (r == -EACCES && (err ? err : &local)->status == 403)
 		return 0;
 	return r < 0 ? r : 1;
@@ -553,9 +555,9 @@ int hub_namespace_exists(struct hub *h, const char *ns, struct hub_error *err)
 	return 0;
 }
 
-int hub_refs(struct hub *h, const struct repo_id *id, struct hub_refs *ret, struct hub_error *err)
+int hub_refs(struct hub *h, const struct repo_id *id, bool hurry, struct hub_refs *ret, struct hub_error *err)
 {
-	struct hub_ask ask = {.what = "listing the revisions of", .id = id};
+	struct hub_ask ask = {.what = "listing the revisions of", .id = id, .deadline_s = hurry ? HURRY_S : 0};
 	AUTO_FREE char *url = hub_api_url(h, id, "/refs?include_prs=1");
 	AUTO_HTTP_RESP resp = {0};
 	int r;
@@ -714,4 +716,27 @@ int hub_paths_info(struct hub *h, const struct repo_id *id, const char *rev, con
 	for (size_t i = 0; i < n_asked && r == 0; i += PATHS_PER_CALL)
 		r = post_paths(h, &ask, url, asked + i, MIN(n_asked - i, (size_t)PATHS_PER_CALL), &page, err);
 	return end_entries(&ask, &page, r, ret);
+}
+
+int hub_path_check(const char *path)
+{
+	size_t len = strlen(path);
+
+	if (len > PATH_LEN_MAX)
+		return -ENAMETOOLONG;
+	if (strchr(path, '\\'))
+		return -EINVAL;
+	for (size_t i = 0, n; i < len; i += n) {
+		n = hub_json_utf8((const unsigned char *)path + i, len - i);
+		if (n == 0)
+			return -EILSEQ;
+	}
+	for (const char *part = path; *part; part += strspn(part, "/")) {
+		size_t n = strcspn(part, "/");
+
+		if (n == 4 && memcmp(part, ".git", 4) == 0)
+			return -EINVAL;
+		part += n;
+	}
+	return 0;
 }

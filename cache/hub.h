@@ -48,8 +48,9 @@ struct hub_repo {
 	int64_t modified_s;  /* lastModified, 0: not told */
 	bool is_private, gated, disabled;
 };
-/* rev NULL: the default branch. */
-int hub_repo_info(struct hub *h, const struct repo_id *id, const char *rev, struct hub_repo *ret,
+/* rev NULL: the default branch. hurry, here and below: an older answer serves as well, so this one is waited for
+ * seconds only. */
+int hub_repo_info(struct hub *h, const struct repo_id *id, const char *rev, bool hurry, struct hub_repo *ret,
                   struct hub_error *err) MUST_USE;
 /* May the token write there? 1 yes, 0 no, or -errno, within some seconds. */
 int hub_may_write(struct hub *h, const struct repo_id *id, struct hub_error *err) MUST_USE;
@@ -67,7 +68,8 @@ struct hub_refs {
 	size_t n;
 };
 void hub_refs_fini(struct hub_refs *r);
-int hub_refs(struct hub *h, const struct repo_id *id, struct hub_refs *ret, struct hub_error *err) MUST_USE;
+int hub_refs(struct hub *h, const struct repo_id *id, bool hurry, struct hub_refs *ret,
+             struct hub_error *err) MUST_USE;
 
 struct hub_commit_info {
 	char id[41];
@@ -122,6 +124,10 @@ int hub_read_range(struct hub *h, const struct hub_place *place, const struct bl
                    struct hub_error *err) MUST_USE;
 
 /* -- publication -- */
+
+/* Could the Hub take a file of this path? 0, -EILSEQ (not UTF-8), -EINVAL (a backslash, a folder .git), -ENAMETOOLONG
+ * (hub-api.md 6.1, 6.7, 6.8). Pure. */
+int hub_path_check(const char *path) MUST_USE;
 
 struct hub_pre_file {
 	const char *path;

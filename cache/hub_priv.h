@@ -25,6 +25,7 @@ struct hub_ask {
 	bool writes;              /* a 401 or 403 is about writing */
 	bool store;               /* asked the object store, not the Hub */
 	int quiet_status;         /* an ordinary answer here: logged as a debug line */
+	int deadline_s;           /* of a GET; 0: the usual one */
 };
 
 /* Every public call begins with it, so that `err` (may be NULL) says something after each kind of failure. */

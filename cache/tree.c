@@ -252,6 +252,15 @@ void tree_note_stale(struct tree *t, const char *key, int r)
 		it->failed_ms = util_now_ms();
 }
 
+bool tree_is_known(struct tree *t, const char *key)
+{
+	const struct item *it;
+
+	LOCKED(&t->lock);
+	it = tree_find_locked(t, key);
+	return it && !it->a.absent;
+}
+
 /* What memory has. True: it is no older than poll_s, or the Hub was out of reach since. */
 bool tree_look(struct tree *t, const char *key, struct answer *ret, bool *ret_any)
 {

@@ -84,6 +84,8 @@ void tree_insert_locked(struct tree *t, struct item *it);
 void tree_publish(struct tree *t, const char *key, const struct answer *a, bool only_new);
 /* How often something was published. */
 uint64_t tree_published(struct tree *t);
+/* Does memory have an answer, however old, that may go on serving? */
+bool tree_is_known(struct tree *t, const char *key);
 /* What memory has. True: it is no older than poll_s, or the Hub was out of reach since. */
 bool tree_look(struct tree *t, const char *key, struct answer *ret, bool *ret_any);
 

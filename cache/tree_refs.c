@@ -40,7 +40,7 @@ static int ask_repo(struct tree *t, void *arg, struct answer *ret, struct hub_er
 	const struct repo_question *q = arg;
 	AUTO_FREE char *text = NULL;
 	struct hub_repo info;
-	int r = hub_repo_info(t->hub, q->id, NULL, &info, err);
+	int r = hub_repo_info(t->hub, q->id, NULL, tree_is_known(t, q->key), &info, err);
 
 	if (r < 0 && r != -ENOENT)
 		return r;
@@ -306,7 +306,7 @@ static int ask_refs(struct tree *t, void *arg, struct answer *ret, struct hub_er
 	struct hub_refs hub = {0};
 	int64_t began = MAX(util_now_ms(), 1);
 	bool changed = false;
-	int r = hub_refs(t->hub, q->id, &hub, err);
+	int r = hub_refs(t->hub, q->id, tree_is_known(t, q->key), &hub, err);
 
 	if (r < 0 && r != -ENOENT)
 		return r;

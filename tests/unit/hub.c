@@ -228,7 +228,7 @@ static void head_of(const struct repo_id *id, char ret[41])
 {
 	struct hub_repo repo;
 
-	assert_int_equal(hub_repo_info(user.hub, id, "main", &repo, NULL), 0);
+	assert_int_equal(hub_repo_info(user.hub, id, "main", false, &repo, NULL), 0);
 	memcpy(ret, repo.sha, 41);
 }
 
@@ -307,21 +307,21 @@ static void test_repo_info(void **state)
 	struct hub_repo repo;
 
 	memcpy(shouted.name, "INFO", 5);
-	assert_int_equal(hub_repo_info(user.hub, &shouted, NULL, &repo, &err), 0);
+	assert_int_equal(hub_repo_info(user.hub, &shouted, NULL, false, &repo, &err), 0);
 	assert_true(repo_equal(&repo.id, &id));
 	assert_int_equal(strlen(repo.sha), 40);
 	assert_int_equal(strlen(repo.internal_id), 24);
 	assert_true(repo.is_private);
 	assert_false(repo.gated);
 	assert_true(repo.modified_s > 1600000000);
-	assert_int_equal(hub_repo_info(user.hub, &id, "no/such", &repo, &err), -ENOENT);
+	assert_int_equal(hub_repo_info(user.hub, &id, "no/such", false, &repo, &err), -ENOENT);
 	assert_string_equal(err.code, "RevisionNotFound");
 	assert_non_null(strstr(err.text, "datasets/user/Info@no/such: no such revision"));
 	memcpy(missing.name, "none", 5);
-	assert_int_equal(hub_repo_info(user.hub, &missing, NULL, &repo, &err), -ENOENT);
+	assert_int_equal(hub_repo_info(user.hub, &missing, NULL, false, &repo, &err), -ENOENT);
 	assert_non_null(strstr(err.text, "hf auth login"));
-	assert_int_equal(hub_repo_info(other.hub, &id, NULL, &repo, &err), -ENOENT);
-	assert_int_equal(hub_repo_info(nobody.hub, &id, NULL, &repo, &err), -ENOENT);
+	assert_int_equal(hub_repo_info(other.hub, &id, NULL, false, &repo, &err), -ENOENT);
+	assert_int_equal(hub_repo_info(nobody.hub, &id, NULL, false, &repo, &err), -ENOENT);
 }
 
 static void test_a_bad_token(void **state)
@@ -332,7 +332,7 @@ static void test_a_bad_token(void **state)
 	struct hub_repo repo;
 
 	user_start(&stranger, "hf_wrong");
-	assert_int_equal(hub_repo_info(stranger.hub, &id, NULL, &repo, &err), -EACCES);
+	assert_int_equal(hub_repo_info(stranger.hub, &id, NULL, false, &repo, &err), -EACCES);
 	assert_int_equal(err.status, 401);
 	assert_non_null(strstr(err.text, "the token is not valid"));
 	assert_null(strstr(err.text, "hf_wrong"));
@@ -351,7 +351,7 @@ static void test_no_network(void **state)
 
 	assert_int_equal(http_new(user.auth, &opts, &http), 0);
 	assert_int_equal(hub_new(http, user.auth, &hub_opts, &hub), 0);
-	assert_int_equal(hub_repo_info(hub, &id, NULL, &repo, &err), -ENETDOWN);
+	assert_int_equal(hub_repo_info(hub, &id, NULL, false, &repo, &err), -ENETDOWN);
 	assert_non_null(strstr(err.text, endpoint));
 	assert_false(err.maybe_done);
 	hub_free(hub);
@@ -390,7 +390,7 @@ static void test_refs(void **state)
 	                           "\"target\": \"main\"}");
 	tell("POST", "/api/models/user/refs/discussions", "{\"title\": \"a title\", \"pullRequest\": true, "
 	                                                  "\"description\": \"d\"}");
-	assert_int_equal(hub_refs(user.hub, &id, &refs, NULL), 0);
+	assert_int_equal(hub_refs(user.hub, &id, false, &refs, NULL), 0);
 	for (size_t i = 0; i < refs.n; i++) {
 		static const struct hub_ref want[] = {
 			{HUB_REF_BRANCH, (char *)"main", ""}, {HUB_REF_BRANCH, (char *)"feature/x", ""},
@@ -557,7 +557,7 @@ static void test_a_renamed_repository(void **state)
 	commit_text(&id, "a", "one", commit);
 	key = key_of(&id, "a");
 	rename_fault("GET", "before", 307, "/api/models/user/after?expand=sha");
-	assert_int_equal(hub_repo_info(user.hub, &old, NULL, &repo, NULL), 0);
+	assert_int_equal(hub_repo_info(user.hub, &old, NULL, false, &repo, NULL), 0);
 	assert_string_equal(repo.id.name, "after");
 	rename_fault("GET", "before", 301, absolute);
 	assert_int_equal(hub_tree(user.hub, &old, "main", "", false, &e, NULL), 0);
@@ -577,11 +577,11 @@ static void test_a_renamed_repository(void **state)
 	key_of(&id, "b");
 	/* Elsewhere it is no rename. */
 	rename_fault("GET", "before", 307, "http://127.0.0.2:9/api/models/user/after");
-	assert_int_equal(hub_repo_info(user.hub, &old, NULL, &repo, NULL), -EIO);
+	assert_int_equal(hub_repo_info(user.hub, &old, NULL, false, &repo, NULL), -EIO);
 	/* Nor round in circles. */
 	fault("{\"path\": \"before\", \"times\": -1, \"action\": {\"status\": 307, \"headers\": "
 	      "{\"Location\": \"/api/models/user/before\"}}}");
-	assert_int_equal(hub_repo_info(user.hub, &old, NULL, &repo, NULL), -EIO);
+	assert_int_equal(hub_repo_info(user.hub, &old, NULL, false, &repo, NULL), -EIO);
 	reset_hub();
 }
 
@@ -793,7 +793,7 @@ static void test_gated(void **state)
 	struct hub_repo repo;
 
 	config("{\"repo\": {\"type\": \"model\", \"id\": \"user/gated\", \"gated\": \"auto\"}}");
-	assert_int_equal(hub_repo_info(other.hub, &id, NULL, &repo, &err), 0);
+	assert_int_equal(hub_repo_info(other.hub, &id, NULL, false, &repo, &err), 0);
 	assert_true(repo.gated);
 	assert_int_equal(read_at(&other, &id, commit, "x.bin", &key, 0, 10, &out, &err), -EACCES);
 	assert_string_equal(err.code, "GatedRepo");
@@ -802,7 +802,7 @@ static void test_gated(void **state)
 	assert_int_equal(read_at(&nobody, &id, commit, "x.bin", &key, 0, 10, &out, &err), -EACCES);
 	assert_int_equal(read_at(&user, &id, commit, "x.bin", &key, 0, 10, &out, &err), 0);
 	config("{\"repo\": {\"type\": \"model\", \"id\": \"user/gated\", \"gated\": false, \"disabled\": true}}");
-	assert_int_equal(hub_repo_info(user.hub, &id, NULL, &repo, &err), -EACCES);
+	assert_int_equal(hub_repo_info(user.hub, &id, NULL, false, &repo, &err), -EACCES);
 	assert_non_null(strstr(err.text, "disabled"));
 }
 
@@ -1141,9 +1141,29 @@ static void test_lost_answers_of_commits(void **state)
 	reset_hub();
 }
 
+static void test_paths_that_the_hub_takes(void **state)
+{
+	char longest[1002];
+
+	memset(longest, 'a', sizeof(longest));
+	longest[1000] = '\0';
+	assert_int_equal(hub_path_check("a b#c?%25.txt"), 0);
+	assert_int_equal(hub_path_check("d/\xc3\xa9t\xc3\xa9/.gitattributes"), 0);
+	assert_int_equal(hub_path_check(longest), 0);
+	longest[1000] = 'a';
+	longest[1001] = '\0';
+	assert_int_equal(hub_path_check(longest), -ENAMETOOLONG);
+	assert_int_equal(hub_path_check("a\\b"), -EINVAL);
+	assert_int_equal(hub_path_check(".git"), -EINVAL);
+	assert_int_equal(hub_path_check("a/.git/b"), -EINVAL);
+	assert_int_equal(hub_path_check("\xff"), -EILSEQ);
+	assert_int_equal(hub_path_check("d/\xc0\xaf"), -EILSEQ);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_paths_that_the_hub_takes),
 		cmocka_unit_test(test_whoami),
 		cmocka_unit_test(test_repo_info),
 		cmocka_unit_test(test_a_bad_token),

@@ -71,7 +71,7 @@ static void sha_of(char letter, char out[41])
 	out[40] = '\0';
 }
 
-int hub_repo_info(struct hub *h, const struct repo_id *id, const char *rev, struct hub_repo *ret,
+int hub_repo_info(struct hub *h, const struct repo_id *id, const char *rev, bool hurry, struct hub_repo *ret,
                   struct hub_error *err)
 {
 	begin(&hub.n_repo);
@@ -86,7 +86,7 @@ int hub_repo_info(struct hub *h, const struct repo_id *id, const char *rev, stru
 	return 0;
 }
 
-int hub_refs(struct hub *h, const struct repo_id *id, struct hub_refs *ret, struct hub_error *err)
+int hub_refs(struct hub *h, const struct repo_id *id, bool hurry, struct hub_refs *ret, struct hub_error *err)
 {
 	static const struct {
 		enum hub_ref_kind kind;
