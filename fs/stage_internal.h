@@ -1,0 +1,198 @@
+/* stage_internal: what the files of stage share: its structs, and the steps that they do for each other.
+ * For stage*.c only. */
+#ifndef HUGFS_STAGE_INTERNAL_H
+#define HUGFS_STAGE_INTERNAL_H
+
+#include <errno.h>
+
+#include "lock.h"
+#include "stage.h"
+#include "stage_journal.h"
+#include "stage_place.h"
+
+#define STAGE_DEPTH_MAX 8 /* frozen layers of a file that nobody holds: then the top one is thawed instead */
+#define STAGE_NAME_MAX 255
+
+/* Why a frozen layer must stay as it is. */
+#define HELD_COMMIT 1u /* stage_freeze gave it out: until stage_settle or stage_release */
+#define HELD_FSYNC 2u  /* an fsync waits for just these bytes: until a commit had them, or newer ones */
+#define HELD_INTENT 4u /* it is in the intent: until that is settled or dropped */
+
+/* Local bytes [off, end) of a layer. */
+struct ext {
+	uint64_t off, end;
+};
+
+/* Bytes at or above lower_len are those of the data file (holes: zeros). Below it they are those of the
+ * data file where an ext says so, else those of what the layer lies over. */
+struct layer {
+	struct journal_layer rec; /* as in the journal */
+	struct layer *older;      /* next one of its node */
+	struct layer *below;      /* JOURNAL_OVER_LAYER: referenced */
+	unsigned refs;            /* its node, layers above it, reads and writes that run without the lock */
+	unsigned held;            /* HELD_* */
+	int fd;                   /* data file; -1: not open */
+	int log_fd;               /* extent log; -1: not open */
+	unsigned fd_users;
+	uint64_t size;            /* logical size; st_size of the data file */
+	uint64_t lower_len;       /* bytes of the lower that count */
+	struct ext *ext;          /* sorted, disjoint, not touching, all below lower_len */
+	size_t n_ext, cap_ext;
+	uint64_t log_len;         /* bytes of the extent log; all of it is whole records */
+	/* a record could not be written: the log is written anew before anything else changes */
+	bool log_behind;
+	bool synced;              /* stage_sync promised its bytes */
+	bool lost;                /* its data file was not as the journal says */
+	bool doomed, needed;      /* marks of the call that runs: it goes; something lies over it */
+};
+
+struct row {
+	struct row *hash_next;
+	struct row *prev, *next; /* in the folder */
+	struct node *dir;
+	struct node *node; /* NULL: whiteout */
+	uint64_t gen;      /* of its last change */
+	char name[];
+};
+
+struct node {
+	struct journal_node rec; /* as in the journal, unless unsaved */
+	struct node *hash_next;
+	struct row *row;         /* its name; NULL: none (or the root) */
+	/* folder */
+	struct row *rows;
+	size_t n_rows;
+	/* file */
+	struct layer *top;       /* newest; NULL: it is rec.blob */
+	unsigned pins, writers;
+	unsigned freezers;       /* threads that wait to freeze it: new writes stay out */
+	bool busy;               /* a thread writes to its top layer without the lock */
+	bool changed;            /* since its last writer closed */
+	/* the journal refused rec when no error could be answered: put again with the next change */
+	bool unsaved;
+	bool listed;             /* stage_freeze was asked for it by name */
+	bool stuck;              /* the journal refused to forget it: the next stage_open does */
+	pid_t last_pid;          /* the thread that wrote last; 0: none since its first writer opened */
+};
+
+/* Files of a layer that the journal does not know any more. They are removed without the lock; those whose
+ * bytes were promised (stage_sync) not before that journal is on stable storage. What is forgotten here
+ * stage_open removes. */
+struct trash {
+	uint64_t node;
+	uint32_t layer;
+	bool promised;
+};
+
+struct stage {
+	struct stage_place place;
+	struct journal *journal;
+	int data_fd; /* the data folder */
+	struct lock lock;
+	struct cond idle; /* some node is not busy any more */
+	/* -- guarded by lock -- */
+	struct node **node_table;
+	size_t node_buckets, n_nodes, n_files;
+	struct row **row_table;
+	size_t row_buckets, n_rows, n_follow; /* n_follow: rows of FOLLOW folders, which change nothing */
+	struct node *root;
+	uint64_t next_node, next_reserved; /* ids below next_reserved are booked in the journal */
+	uint64_t gen;
+	char parent[41];
+	bool committing;  /* since stage_freeze or stage_names */
+	bool names_taken; /* since stage_names */
+	bool has_intent;
+	struct trash *trash;
+	size_t n_trash, cap_trash, n_promised;
+};
+
+/* -- stage.c: tables, states of a file; all with the lock -- */
+
+struct node *stage_node_find(struct stage *s, uint64_t id);
+/* NULL, and -ENOENT or -EISDIR in *ret_err. */
+struct node *stage_file_find(struct stage *s, uint64_t id, int *ret_err);
+struct node *stage_dir_find(struct stage *s, uint64_t id); /* NULL: no folder */
+struct row *stage_row_find(struct stage *s, const struct node *dir, const char *name);
+struct node *stage_node_new(const struct journal_node *rec); /* NULL: no memory */
+void stage_node_insert(struct stage *s, struct node *n);
+void stage_node_free(struct node *n); /* the struct and its layers; their files stay */
+struct row *stage_row_new(const char *name);
+void stage_row_attach(struct stage *s, struct node *dir, struct row *row, struct node *node, uint64_t gen);
+void stage_row_detach(struct stage *s, struct row *row); /* and frees it; its node has no name then */
+/* Gives it another node, or none: a whiteout. The former one has no name then. */
+void stage_row_set(struct stage *s, struct row *row, struct node *node, uint64_t gen);
+/* Sets base, and the count of FOLLOW rows with it. Takes path. */
+void stage_node_set_base(struct stage *s, struct node *n, enum stage_base_kind kind, const char *commit,
+                         char *path);
+
+bool stage_is_follow(const struct node *n); /* NULL is none */
+
+/* Path of what has a name; "" for the root. -ENOENT: it has none. Caller frees. */
+int stage_node_path(const struct node *n, char **ret) MUST_USE;
+
+void stage_node_attr(const struct node *n, struct stage_attr *ret);
+/* A file on which nothing differs from what its parent's base shows at this name. */
+bool stage_node_unchanged(const struct node *n);
+/* A file that nobody has open, writes or freezes. */
+bool stage_node_idle(const struct node *n);
+/* And of which no commit holds a layer: it goes when it has no name. */
+bool stage_node_unused(const struct node *n);
+/* Inside a transaction: the journal forgets an unchanged file's row, keeping what was told about it. */
+void stage_journal_drop_unchanged(struct stage *s, const struct node *n);
+/* After the transaction that deleted it: memory and files. It has no name any more. */
+void stage_node_drop(struct stage *s, struct node *n);
+/* Forgets an unused file that has no name, and the row of an unused one that is unchanged. */
+void stage_node_reap(struct stage *s, struct node *n);
+void stage_reap_all(struct stage *s);
+/* Nobody writes to it any more. */
+void stage_node_closed(struct stage *s, struct node *n);
+/* A transaction that puts `next` in place of n->rec, and it is so in memory. The paths in next are those of
+ * n->rec. */
+int stage_node_save(struct stage *s, struct node *n, const struct journal_node *next) MUST_USE;
+struct timespec stage_mtime_after(struct timespec old);
+
+/* The journal has forgotten it: its files go, the struct too once nobody reads it. It is in no list any
+ * more. */
+void stage_layer_drop(struct stage *s, struct layer *l);
+/* What waits for the disk, without the lock; at the end of everything that makes changes. flush: the
+ * journal is on stable storage when it returns 0; without, it cannot fail in a way that matters. */
+int stage_housekeep(struct stage *s, bool flush);
+
+/* -- stage_name.c -- */
+
+int stage_check_name(const char *name) MUST_USE; /* -EINVAL, -ENAMETOOLONG */
+
+/* -- stage_load.c -- */
+
+int stage_load(struct stage *s) MUST_USE;
+
+/* -- stage_layer.c: bytes -- */
+
+/* An empty layer over nothing for a new file: its data file and its struct. The journal does not know it
+ * yet; if it refuses it, stage_layer_undo. */
+int stage_layer_first(struct stage *s, uint64_t node, struct layer **ret) MUST_USE;
+void stage_layer_undo(struct stage *s, struct layer *l);
+struct layer *stage_layer_alloc(const struct journal_layer *rec); /* takes blob.path when it is not NULL */
+void stage_layer_push(struct node *n, struct layer *l);
+void stage_layer_unref(struct layer *l);
+/* Removes NODE.LAYER* now. */
+void stage_layer_unlink(struct stage *s, uint64_t node, uint32_t layer);
+/* After stage_open read its row: size, extents. Sets lost where they cannot be right. */
+int stage_layer_load(struct stage *s, struct layer *l, bool was_closed) MUST_USE;
+/* Closes descriptors that nobody uses. */
+void stage_layer_close_idle(struct node *n);
+uint64_t stage_layer_bytes(const struct layer *l); /* of its own */
+
+/* Waits until no thread writes to the file, and lets none begin until stage_freeze_leave. The lock is
+ * dropped meanwhile; the node stays, its name may go. */
+void stage_freeze_enter(struct stage *s, struct node *n);
+void stage_freeze_leave(struct stage *s, struct node *n); /* may forget the node */
+
+/* -- stage_commit.c -- */
+
+/* After a transaction that took doomed layers away (done), or did not. */
+void stage_sweep(struct stage *s, struct node *n, bool done);
+/* What a commit held is not held any more; `also`: more HELD_*. */
+void stage_drop_holds(struct stage *s, unsigned also);
+
+#endif

@@ -1,0 +1,955 @@
+/* stage_journal: the SQLite file of a stage. For: its tables, its transactions, when they are durable, its
+ * version. Not for: what a change means (stage.c), nor for the bytes of files (stage_layer.c). SQLite is
+ * not on the path of a write.
+ *
+ * Threads: `db` is used by one thread at a time (the stage's lock); `side` only under `side_lock`, so that
+ * the write-ahead log is moved into the database without anybody waiting for its fsync; `wal_fd` by
+ * anybody.
+ *
+ * States of a transaction: none -> journal_begin -> open -> (first failure: `err` is set, nothing is run
+ * any more) -> journal_end -> none, with everything or nothing of it.
+ *
+ * Schema 1. Names and paths are blobs, because they need not be UTF-8. Numbers of enums are the format. A
+ * newer schema is refused before anything is written: SQLite reads it, but neither its checkpoint nor ours
+ * runs. */
+#define LOG_MODULE "stage_journal"
+
+#include "stage_journal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sqlite3.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lock.h"
+#include "log.h"
+
+#define APP_ID 0x68756773 /* "hugs" */
+#define BUSY_MS 10000
+#define DUE_PAGES 8192   /* 32 MiB of log: some 3,000 changes between two checkpoints */
+#define HARD_PAGES 65536 /* then the one that writes checkpoints itself: disk use stays bounded */
+#define TEXT_MAX 65536   /* no name, path or token is longer */
+#define ITEMS_MAX ((size_t)10 << 20)
+
+enum stmt {
+	ST_BEGIN,
+	ST_COMMIT,
+	ST_ROLLBACK,
+	ST_META_PUT,
+	ST_META_GET,
+	ST_NODE_PUT,
+	ST_NODE_DEL,
+	ST_NODE_ALL,
+	ST_NAME_PUT,
+	ST_NAME_DEL,
+	ST_NAME_ALL,
+	ST_LAYER_PUT,
+	ST_LAYER_DEL,
+	ST_LAYER_DEL_ALL,
+	ST_LAYER_ALL,
+	ST_INTENT_PUT,
+	ST_INTENT_GET,
+	ST_INTENT_DEL,
+	ST_ITEM_PUT,
+	ST_ITEM_ALL,
+	ST_ITEM_DEL,
+	ST_LOCAL_PUT,
+	ST_LOCAL_GET,
+	ST_LOCAL_DEL,
+	ST_LOCAL_ANY,
+	ST_COUNT
+};
+
+static const char *const stmt_sql[ST_COUNT] = {
+	[ST_BEGIN] = "BEGIN IMMEDIATE",
+	[ST_COMMIT] = "COMMIT",
+	[ST_ROLLBACK] = "ROLLBACK",
+	[ST_META_PUT] = "INSERT OR REPLACE INTO meta(key, value) VALUES(?, ?)",
+	[ST_META_GET] = "SELECT value FROM meta WHERE key = ?",
+	[ST_NODE_PUT] =
+		"INSERT OR REPLACE INTO node(id, kind, base, base_commit, base_path, flags, mode, uid, gid,"
+		" mtime_s, mtime_ns, state, last_layer, alg, oid, size, at_commit, at_path)"
+		" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	[ST_NODE_DEL] = "DELETE FROM node WHERE id = ?",
+	[ST_NODE_ALL] =
+		"SELECT id, kind, base, base_commit, base_path, flags, mode, uid, gid, mtime_s, mtime_ns,"
+		" state, last_layer, alg, oid, size, at_commit, at_path FROM node ORDER BY id",
+	[ST_NAME_PUT] = "INSERT OR REPLACE INTO name(parent, name, node, gen) VALUES(?, ?, ?, ?)",
+	[ST_NAME_DEL] = "DELETE FROM name WHERE parent = ? AND name = ?",
+	[ST_NAME_ALL] = "SELECT parent, name, node, gen FROM name",
+	[ST_LAYER_PUT] =
+		"INSERT OR REPLACE INTO layer(node, layer, lower, lower_layer, frozen, bytes, sha256, git,"
+		" alg, oid, size, at_commit, at_path) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	[ST_LAYER_DEL] = "DELETE FROM layer WHERE node = ? AND layer = ?",
+	[ST_LAYER_DEL_ALL] = "DELETE FROM layer WHERE node = ?",
+	[ST_LAYER_ALL] =
+		"SELECT node, layer, lower, lower_layer, frozen, bytes, sha256, git,"
+		" alg, oid, size, at_commit, at_path FROM layer ORDER BY node, layer",
+	[ST_INTENT_PUT] = "INSERT OR REPLACE INTO intent(one, token, parent, gen) VALUES(1, ?, ?, ?)",
+	[ST_INTENT_GET] = "SELECT token, parent, gen FROM intent WHERE one = 1",
+	[ST_INTENT_DEL] = "DELETE FROM intent",
+	[ST_ITEM_PUT] =
+		"INSERT INTO intent_item(seq, node, layer, path, alg, oid, size) VALUES(?, ?, ?, ?, ?, ?, ?)",
+	[ST_ITEM_ALL] = "SELECT node, layer, path, alg, oid, size FROM intent_item ORDER BY seq",
+	[ST_ITEM_DEL] = "DELETE FROM intent_item",
+	[ST_LOCAL_PUT] =
+		"INSERT OR REPLACE INTO local(path, alg, oid, size, flags, mode, uid, gid, mtime_s, mtime_ns)"
+		" VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[ST_LOCAL_GET] =
+		"SELECT alg, oid, size, flags, mode, uid, gid, mtime_s, mtime_ns FROM local WHERE path = ?",
+	[ST_LOCAL_DEL] = "DELETE FROM local WHERE path = ?",
+	[ST_LOCAL_ANY] = "SELECT 1 FROM local LIMIT 1",
+};
+
+#define BLOB_COLUMNS " alg INTEGER, oid BLOB, size INTEGER, at_commit TEXT, at_path BLOB"
+#define ATTR_COLUMNS \
+	" flags INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL," \
+	" mtime_s INTEGER NOT NULL, mtime_ns INTEGER NOT NULL"
+static const char schema_sql[] =
+	"CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE node(id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, base INTEGER NOT NULL,"
+	" base_commit TEXT, base_path BLOB," ATTR_COLUMNS ", state INTEGER NOT NULL,"
+	" last_layer INTEGER NOT NULL," BLOB_COLUMNS ");"
+	"CREATE TABLE name(parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,"
+	" gen INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
+	"CREATE TABLE layer(node INTEGER NOT NULL, layer INTEGER NOT NULL, lower INTEGER NOT NULL,"
+	" lower_layer INTEGER NOT NULL, frozen INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 BLOB,"
+	" git BLOB," BLOB_COLUMNS ", PRIMARY KEY(node, layer)) WITHOUT ROWID;"
+	"CREATE TABLE intent(one INTEGER PRIMARY KEY CHECK(one = 1), token TEXT NOT NULL,"
+	" parent TEXT NOT NULL, gen INTEGER NOT NULL);"
+	"CREATE TABLE intent_item(seq INTEGER PRIMARY KEY, node INTEGER NOT NULL, layer INTEGER NOT NULL,"
+	" path BLOB NOT NULL, alg INTEGER NOT NULL, oid BLOB NOT NULL, size INTEGER NOT NULL);"
+	"CREATE TABLE local(path BLOB PRIMARY KEY, alg INTEGER NOT NULL, oid BLOB NOT NULL,"
+	" size INTEGER NOT NULL," ATTR_COLUMNS ") WITHOUT ROWID;";
+
+struct journal {
+	char *path;
+	sqlite3 *db;
+	sqlite3_stmt *stmt[ST_COUNT];
+	int err; /* of the open transaction; sticky */
+	bool open;
+	int wal_fd;
+	atomic_int pages;      /* in the write-ahead log */
+	atomic_int pages_done; /* of these when it was moved last */
+	pthread_mutex_t side_lock; /* a leaf: nothing is taken under it */
+	sqlite3 *side;
+};
+
+/* -- errors -- */
+
+static int errno_of(sqlite3 *db, int rc)
+{
+	int err;
+
+	switch (rc & 0xff) {
+	case SQLITE_OK:
+	case SQLITE_ROW:
+	case SQLITE_DONE:
+		return 0;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_READONLY:
+	case SQLITE_PERM:
+		return -EROFS;
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		return -EBUSY;
+	case SQLITE_CANTOPEN:
+	case SQLITE_IOERR:
+		err = db ? sqlite3_system_errno(db) : 0;
+		return err == ENOSPC || err == EDQUOT || err == EFBIG || err == EMFILE || err == ENFILE ?
+		        -err : -EIO;
+	default:
+		return -EIO;
+	}
+}
+
+static int failed(struct journal *j, sqlite3 *db, int rc, const char *what)
+{
+	int err = errno_of(db, rc);
+
+	if (err < 0)
+		log_err("journal %s: %s: %s", j->path, what, db ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
+	return err;
+}
+
+/* -- running statements -- */
+
+static int bind_key(sqlite3_stmt *st, int at, const struct blob_key *key)
+{
+	int rc;
+
+	if (!key)
+		return SQLITE_OK; /* NULL three times */
+	rc = sqlite3_bind_int(st, at, (int)key->alg);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_bind_blob(st, at + 1, key->id, (int)hash_len(key->alg), SQLITE_TRANSIENT);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_bind_int64(st, at + 2, (sqlite3_int64)key->size);
+	return rc;
+}
+
+/* i: int64_t; t: text; p: the bytes of a text; k: blob_key, three columns; d: the digest alone. NULL is
+ * NULL. */
+static int bind_all(sqlite3_stmt *st, const char *types, va_list ap)
+{
+	int rc = SQLITE_OK, at = 1;
+	const struct blob_key *key;
+	const char *text;
+
+	sqlite3_clear_bindings(st);
+	for (; *types && rc == SQLITE_OK; types++) {
+		switch (*types) {
+		case 'i':
+			rc = sqlite3_bind_int64(st, at++, va_arg(ap, int64_t));
+			break;
+		case 't':
+			rc = sqlite3_bind_text(st, at++, va_arg(ap, const char *), -1, SQLITE_TRANSIENT);
+			break;
+		case 'p':
+			text = va_arg(ap, const char *);
+			if (text && *text)
+				rc = sqlite3_bind_blob(st, at, text, (int)strlen(text), SQLITE_TRANSIENT);
+			else if (text)
+				rc = sqlite3_bind_zeroblob(st, at, 0);
+			at++;
+			break;
+		case 'k':
+			rc = bind_key(st, at, va_arg(ap, const struct blob_key *));
+			at += 3;
+			break;
+		case 'd':
+			key = va_arg(ap, const struct blob_key *);
+			if (key)
+				rc = sqlite3_bind_blob(st, at, key->id, (int)hash_len(key->alg),
+				                       SQLITE_TRANSIENT);
+			at++;
+			break;
+		default:
+			assert(!"type of a column");
+		}
+	}
+	return rc;
+}
+
+/* Runs a statement that answers no rows, unless the transaction has failed. */
+static void run(struct journal *j, enum stmt which, const char *types, ...)
+{
+	sqlite3_stmt *st = j->stmt[which];
+	va_list ap;
+	int rc;
+
+	assert(j->open);
+	if (j->err)
+		return;
+	va_start(ap, types);
+	rc = bind_all(st, types, ap);
+	va_end(ap);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_step(st);
+	if (rc != SQLITE_DONE)
+		j->err = failed(j, j->db, rc, stmt_sql[which]);
+	sqlite3_reset(st);
+}
+
+static int simple(struct journal *j, enum stmt which)
+{
+	int rc = sqlite3_step(j->stmt[which]);
+	int err = rc == SQLITE_DONE ? 0 : failed(j, j->db, rc, stmt_sql[which]);
+
+	sqlite3_reset(j->stmt[which]);
+	return err;
+}
+
+void journal_begin(struct journal *j)
+{
+	assert(!j->open);
+	j->open = true;
+	j->err = simple(j, ST_BEGIN);
+}
+
+int journal_end(struct journal *j)
+{
+	int err = j->err;
+
+	assert(j->open);
+	if (err == 0)
+		err = simple(j, ST_COMMIT);
+	if (err < 0 && !sqlite3_get_autocommit(j->db))
+		must(simple(j, ST_ROLLBACK) == 0 || sqlite3_get_autocommit(j->db));
+	j->open = false;
+	j->err = 0;
+	return err;
+}
+
+void journal_fail(struct journal *j, int err)
+{
+	assert(j->open && err < 0);
+	if (!j->err)
+		j->err = err;
+}
+
+/* -- columns -- */
+
+static int get_text(sqlite3_stmt *st, int col, char **ret)
+{
+	int len = sqlite3_column_bytes(st, col);
+	const void *text;
+	char *copy;
+
+	if (len > TEXT_MAX)
+		return -EIO;
+	text = sqlite3_column_blob(st, col);
+	if (len && (!text || memchr(text, '\0', (size_t)len)))
+		return -EIO;
+	copy = len ? strndup(text, (size_t)len) : strdup("");
+	if (!copy)
+		return -ENOMEM;
+	*ret = copy;
+	return 0;
+}
+
+/* NULL stays NULL. */
+static int get_text_or_null(sqlite3_stmt *st, int col, char **ret)
+{
+	return sqlite3_column_type(st, col) == SQLITE_NULL ? 0 : get_text(st, col, ret);
+}
+
+/* "" or a text of at most len - 1 bytes. */
+static int get_fixed(sqlite3_stmt *st, int col, char *out, size_t len)
+{
+	const char *text = (const char *)sqlite3_column_text(st, col);
+
+	if (text && strlen(text) >= len)
+		return -EIO;
+	snprintf(out, len, "%s", text ? text : "");
+	return 0;
+}
+
+static int get_digest(sqlite3_stmt *st, int col, enum hash_alg alg, struct blob_key *ret)
+{
+	const void *id = sqlite3_column_blob(st, col);
+
+	if (!id || (size_t)sqlite3_column_bytes(st, col) != hash_len(alg))
+		return -EIO;
+	memset(ret->id, 0, sizeof(ret->id));
+	memcpy(ret->id, id, hash_len(alg));
+	ret->alg = alg;
+	return 0;
+}
+
+static int get_key(sqlite3_stmt *st, int col, struct blob_key *ret)
+{
+	int alg = sqlite3_column_int(st, col);
+	int64_t size = sqlite3_column_int64(st, col + 2);
+
+	if ((alg != HASH_GIT_SHA1 && alg != HASH_SHA256) || size < 0)
+		return -EIO;
+	ret->size = (uint64_t)size;
+	return get_digest(st, col + 1, (enum hash_alg)alg, ret);
+}
+
+/* alg, oid, size, at_commit, at_path */
+static int get_blob(sqlite3_stmt *st, int col, bool *ret_has, struct journal_blob *ret)
+{
+	int rc;
+
+	*ret_has = sqlite3_column_type(st, col) != SQLITE_NULL;
+	if (!*ret_has)
+		return 0;
+	rc = get_key(st, col, &ret->key);
+	if (rc == 0)
+		rc = get_fixed(st, col + 3, ret->commit, sizeof(ret->commit));
+	return rc < 0 ? rc : get_text_or_null(st, col + 4, &ret->path);
+}
+
+/* A number of an enum, 0 to max. */
+static int get_enum(sqlite3_stmt *st, int col, int max, int *ret)
+{
+	int64_t value = sqlite3_column_int64(st, col);
+
+	if (value < 0 || value > max)
+		return -EIO;
+	*ret = (int)value;
+	return 0;
+}
+
+/* Steps a query: 1 a row, 0 no more, or the error. */
+static int next_row(struct journal *j, sqlite3_stmt *st)
+{
+	int rc = sqlite3_step(st);
+
+	if (rc == SQLITE_ROW)
+		return 1;
+	return rc == SQLITE_DONE ? 0 : failed(j, j->db, rc, sqlite3_sql(st));
+}
+
+/* -- rows -- */
+
+void journal_put_meta(struct journal *j, const char *key, const char *value)
+{
+	run(j, ST_META_PUT, "tt", key, value);
+}
+
+int journal_get_meta(struct journal *j, const char *key, char **ret)
+{
+	sqlite3_stmt *st = j->stmt[ST_META_GET];
+	int rc = sqlite3_bind_text(st, 1, key, -1, SQLITE_TRANSIENT);
+
+	if (rc != SQLITE_OK)
+		return errno_of(j->db, rc);
+	rc = next_row(j, st);
+	if (rc == 0)
+		rc = -ENOENT;
+	else if (rc > 0)
+		rc = get_text(st, 0, ret);
+	sqlite3_reset(st);
+	return rc;
+}
+
+void journal_put_node(struct journal *j, const struct journal_node *n)
+{
+	bool pinned = n->base == STAGE_BASE_PINNED;
+
+	run(j, ST_NODE_PUT, "iiitpiiiiiiiiktp", (int64_t)n->id, (int64_t)n->kind, (int64_t)n->base,
+	    pinned ? n->base_commit : NULL, pinned ? n->base_path : NULL, (int64_t)n->flags, (int64_t)n->mode,
+	    (int64_t)n->uid, (int64_t)n->gid, (int64_t)n->mtime.tv_sec, (int64_t)n->mtime.tv_nsec,
+	    (int64_t)n->state, (int64_t)n->last_layer, n->has_blob ? &n->blob.key : NULL, n->has_blob ?
+	        n->blob.commit : NULL,
+	    n->has_blob ? n->blob.path : NULL);
+}
+
+void journal_del_node(struct journal *j, uint64_t id)
+{
+	run(j, ST_NODE_DEL, "i", (int64_t)id);
+	run(j, ST_LAYER_DEL_ALL, "i", (int64_t)id);
+}
+
+void journal_put_name(struct journal *j, uint64_t parent, const char *name, uint64_t node, uint64_t gen)
+{
+	run(j, ST_NAME_PUT, "ipii", (int64_t)parent, name, (int64_t)node, (int64_t)gen);
+}
+
+void journal_del_name(struct journal *j, uint64_t parent, const char *name)
+{
+	run(j, ST_NAME_DEL, "ip", (int64_t)parent, name);
+}
+
+void journal_put_layer(struct journal *j, const struct journal_layer *l)
+{
+	bool blob = l->lower == JOURNAL_OVER_BLOB;
+
+	run(j, ST_LAYER_PUT, "iiiiiiddktp", (int64_t)l->node, (int64_t)l->layer, (int64_t)l->lower,
+	    (int64_t)l->lower_layer, (int64_t)l->frozen, (int64_t)l->size, l->has_digests ? &l->sha256 : NULL,
+	    l->has_digests ? &l->git : NULL, blob ? &l->blob.key : NULL, blob ? l->blob.commit : NULL,
+	    blob ? l->blob.path : NULL);
+}
+
+void journal_del_layer(struct journal *j, uint64_t node, uint32_t layer)
+{
+	run(j, ST_LAYER_DEL, "ii", (int64_t)node, (int64_t)layer);
+}
+
+/* -- the intent -- */
+
+void journal_put_intent(struct journal *j, const struct stage_intent *intent)
+{
+	journal_del_intent(j);
+	run(j, ST_INTENT_PUT, "tti", intent->token, intent->parent, (int64_t)intent->gen);
+	for (size_t i = 0; i < intent->n; i++) {
+		const struct stage_item *it = &intent->items[i];
+
+		run(j, ST_ITEM_PUT, "iiipk", (int64_t)i, (int64_t)it->node, (int64_t)it->layer, it->path,
+		    &it->key);
+	}
+}
+
+void journal_del_intent(struct journal *j)
+{
+	run(j, ST_INTENT_DEL, "");
+	run(j, ST_ITEM_DEL, "");
+}
+
+static int read_item(sqlite3_stmt *st, struct stage_item *ret)
+{
+	char *path = NULL;
+	int rc;
+
+	ret->node = (uint64_t)sqlite3_column_int64(st, 0);
+	ret->layer = (uint32_t)sqlite3_column_int64(st, 1);
+	rc = get_key(st, 3, &ret->key);
+	if (rc == 0)
+		rc = get_text(st, 2, &path);
+	if (rc == 0)
+		ret->path = path;
+	return rc;
+}
+
+static int read_items(struct journal *j, struct stage_intent *to)
+{
+	sqlite3_stmt *st = j->stmt[ST_ITEM_ALL];
+	size_t cap = 0;
+	int rc;
+
+	while ((rc = next_row(j, st)) > 0) {
+		struct stage_item item = {0};
+
+		if (to->n == cap) {
+			struct stage_item *more;
+
+			cap = cap ? cap * 2 : 64;
+			more = cap > ITEMS_MAX ? NULL : reallocarray(to->items, cap, sizeof(*more));
+			if (!more)
+				rc = -ENOMEM;
+			else
+				to->items = more;
+		}
+		if (rc > 0)
+			rc = read_item(st, &item);
+		if (rc < 0)
+			break;
+		to->items[to->n++] = item;
+	}
+	sqlite3_reset(st);
+	return rc;
+}
+
+int journal_get_intent(struct journal *j, struct stage_intent *ret)
+{
+	sqlite3_stmt *st = j->stmt[ST_INTENT_GET];
+	struct stage_intent got = {0};
+	int rc = next_row(j, st);
+
+	if (rc == 0)
+		rc = -ENOENT;
+	if (rc > 0) {
+		got.gen = (uint64_t)sqlite3_column_int64(st, 2);
+		rc = get_fixed(st, 0, got.token, sizeof(got.token));
+		if (rc == 0)
+			rc = get_fixed(st, 1, got.parent, sizeof(got.parent));
+	}
+	sqlite3_reset(st);
+	if (rc == 0)
+		rc = read_items(j, &got);
+	if (rc < 0) {
+		stage_intent_fini(&got);
+		return rc;
+	}
+	*ret = got;
+	return 0;
+}
+
+/* -- local attributes -- */
+
+void journal_put_local(struct journal *j, const char *path, const struct blob_key *key,
+                       const struct stage_attr *attr)
+{
+	unsigned flags = (attr->has_mode ? JOURNAL_HAS_MODE : 0) | (attr->has_owner ? JOURNAL_HAS_OWNER : 0);
+
+	run(j, ST_LOCAL_PUT, "pkiiiiii", path, key, (int64_t)flags, (int64_t)attr->mode, (int64_t)attr->uid,
+	    (int64_t)attr->gid, (int64_t)attr->mtime.tv_sec, (int64_t)attr->mtime.tv_nsec);
+}
+
+void journal_del_local(struct journal *j, const char *path)
+{
+	run(j, ST_LOCAL_DEL, "p", path);
+}
+
+int journal_get_local(struct journal *j, const char *path, const struct blob_key *key, struct stage_attr *ret)
+{
+	sqlite3_stmt *st = j->stmt[ST_LOCAL_GET];
+	struct blob_key found;
+	int rc = sqlite3_bind_blob(st, 1, path, (int)strlen(path), SQLITE_TRANSIENT);
+
+	if (rc != SQLITE_OK)
+		return errno_of(j->db, rc);
+	rc = next_row(j, st);
+	if (rc == 0)
+		rc = -ENOENT;
+	else if (rc > 0)
+		rc = get_key(st, 0, &found);
+	if (rc == 0 && !hash_key_equal(&found, key))
+		rc = -ENOENT;
+	if (rc == 0) {
+		unsigned flags = (unsigned)sqlite3_column_int(st, 3);
+
+		*ret = (struct stage_attr){
+			.kind = STAGE_FILE,
+			.state = STAGE_CLEAN,
+			.size = key->size,
+			.mode = (mode_t)sqlite3_column_int64(st, 4),
+			.has_mode = flags & JOURNAL_HAS_MODE,
+			.has_owner = flags & JOURNAL_HAS_OWNER,
+			.uid = (uid_t)sqlite3_column_int64(st, 5),
+			.gid = (gid_t)sqlite3_column_int64(st, 6),
+			.mtime = {.tv_sec = sqlite3_column_int64(st, 7),
+			          .tv_nsec = sqlite3_column_int64(st, 8)},
+			.is_blob = true,
+			.blob = *key,
+		};
+	}
+	sqlite3_reset(st);
+	return rc;
+}
+
+bool journal_has_local(struct journal *j)
+{
+	int rc = next_row(j, j->stmt[ST_LOCAL_ANY]);
+
+	sqlite3_reset(j->stmt[ST_LOCAL_ANY]);
+	return rc != 0;
+}
+
+/* -- loading -- */
+
+static int read_node(sqlite3_stmt *st, struct journal_node *n)
+{
+	int kind = 0, base = 0, state = 0, rc;
+
+	n->id = (uint64_t)sqlite3_column_int64(st, 0);
+	rc = get_enum(st, 1, STAGE_DIR, &kind);
+	if (rc == 0)
+		rc = get_enum(st, 2, STAGE_BASE_PINNED, &base);
+	if (rc == 0)
+		rc = get_enum(st, 11, JOURNAL_CONFLICT, &state);
+	if (rc == 0)
+		rc = get_fixed(st, 3, n->base_commit, sizeof(n->base_commit));
+	if (rc == 0)
+		rc = get_text_or_null(st, 4, &n->base_path);
+	if (rc == 0)
+		rc = get_blob(st, 13, &n->has_blob, &n->blob);
+	if (rc < 0)
+		return rc;
+	n->kind = (enum stage_kind)kind;
+	n->base = (enum stage_base_kind)base;
+	n->state = (enum journal_state)state;
+	n->flags = (unsigned)sqlite3_column_int(st, 5);
+	n->mode = (mode_t)sqlite3_column_int64(st, 6);
+	n->uid = (uid_t)sqlite3_column_int64(st, 7);
+	n->gid = (gid_t)sqlite3_column_int64(st, 8);
+	n->mtime.tv_sec = sqlite3_column_int64(st, 9);
+	n->mtime.tv_nsec = sqlite3_column_int64(st, 10);
+	n->last_layer = (uint32_t)sqlite3_column_int64(st, 12);
+	if (n->id == 0 || kind < STAGE_FILE || (base == STAGE_BASE_PINNED && !n->base_path))
+		return -EIO;
+	return 0;
+}
+
+static int read_layer(sqlite3_stmt *st, struct journal_layer *l)
+{
+	bool has_blob = false;
+	int lower = 0, rc;
+
+	l->node = (uint64_t)sqlite3_column_int64(st, 0);
+	l->layer = (uint32_t)sqlite3_column_int64(st, 1);
+	l->lower_layer = (uint32_t)sqlite3_column_int64(st, 3);
+	l->frozen = sqlite3_column_int(st, 4) != 0;
+	l->size = (uint64_t)sqlite3_column_int64(st, 5);
+	l->has_digests = sqlite3_column_type(st, 6) != SQLITE_NULL;
+	rc = get_enum(st, 2, JOURNAL_OVER_LAYER, &lower);
+	if (rc == 0)
+		rc = get_blob(st, 8, &has_blob, &l->blob);
+	if (rc == 0 && l->has_digests)
+		rc = get_digest(st, 6, HASH_SHA256, &l->sha256);
+	if (rc == 0 && l->has_digests)
+		rc = get_digest(st, 7, HASH_GIT_SHA1, &l->git);
+	if (rc < 0)
+		return rc;
+	l->lower = (enum journal_lower)lower;
+	l->sha256.size = l->git.size = l->has_digests ? l->size : 0;
+	return has_blob == (l->lower == JOURNAL_OVER_BLOB) && l->layer > 0 ? 0 : -EIO;
+}
+
+static int load_nodes(struct journal *j, const struct journal_loader *to, void *arg)
+{
+	int rc;
+
+	while ((rc = next_row(j, j->stmt[ST_NODE_ALL])) > 0) {
+		struct journal_node n = {0};
+
+		rc = read_node(j->stmt[ST_NODE_ALL], &n);
+		if (rc == 0)
+			rc = to->node(arg, &n);
+		free(n.base_path);
+		free(n.blob.path);
+		if (rc != 0)
+			break;
+	}
+	sqlite3_reset(j->stmt[ST_NODE_ALL]);
+	return rc;
+}
+
+static int load_layers(struct journal *j, const struct journal_loader *to, void *arg)
+{
+	int rc;
+
+	while ((rc = next_row(j, j->stmt[ST_LAYER_ALL])) > 0) {
+		struct journal_layer l = {0};
+
+		rc = read_layer(j->stmt[ST_LAYER_ALL], &l);
+		if (rc == 0)
+			rc = to->layer(arg, &l);
+		free(l.blob.path);
+		if (rc != 0)
+			break;
+	}
+	sqlite3_reset(j->stmt[ST_LAYER_ALL]);
+	return rc;
+}
+
+static int load_names(struct journal *j, const struct journal_loader *to, void *arg)
+{
+	sqlite3_stmt *st = j->stmt[ST_NAME_ALL];
+	int rc;
+
+	while ((rc = next_row(j, st)) > 0) {
+		AUTO_FREE char *name = NULL;
+
+		rc = get_text(st, 1, &name);
+		if (rc == 0)
+			rc = to->name(arg, (uint64_t)sqlite3_column_int64(st, 0), name,
+			              (uint64_t)sqlite3_column_int64(st, 2),
+			              (uint64_t)sqlite3_column_int64(st, 3));
+		if (rc != 0)
+			break;
+	}
+	sqlite3_reset(st);
+	return rc;
+}
+
+int journal_load(struct journal *j, const struct journal_loader *to, void *arg)
+{
+	int rc = load_nodes(j, to, arg);
+
+	if (rc == 0)
+		rc = load_layers(j, to, arg);
+	if (rc == 0)
+		rc = load_names(j, to, arg);
+	if (rc == -EIO)
+		log_err("journal %s is damaged; nothing in it was changed", j->path);
+	return rc;
+}
+
+/* -- durability -- */
+
+/* SQLite calls it after each commit with the length of the write-ahead log. */
+static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
+{
+	struct journal *j = arg;
+
+	if (pages < atomic_load(&j->pages_done))
+		atomic_store(&j->pages_done, 0); /* it was begun anew */
+	atomic_store(&j->pages, pages);
+	if (pages - atomic_load(&j->pages_done) >= HARD_PAGES) {
+		int rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+
+		(void)failed(j, db, rc, "checkpoint"); /* the commit stands all the same */
+		atomic_store(&j->pages_done, pages);
+	}
+	return SQLITE_OK;
+}
+
+int journal_flush(struct journal *j)
+{
+	/* What a checkpoint moved away before is synced in the database: SQLite does that before it reuses
+	 * the log. */
+	if (fdatasync(j->wal_fd) < 0) {
+		int err = -errno;
+
+		log_err("journal %s-wal: fdatasync: %s", j->path, strerror(-err));
+		return err;
+	}
+	return 0;
+}
+
+bool journal_is_due(struct journal *j)
+{
+	return atomic_load(&j->pages) - atomic_load(&j->pages_done) >= DUE_PAGES;
+}
+
+void journal_checkpoint(struct journal *j)
+{
+	int rc, moved = 0;
+
+	if (pthread_mutex_trylock(&j->side_lock) != 0)
+		return; /* another thread does it */
+	rc = sqlite3_wal_checkpoint_v2(j->side, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, &moved);
+	if (rc != SQLITE_OK && rc != SQLITE_BUSY)
+		(void)failed(j, j->side, rc, "checkpoint");
+	/* Also after a failure: the next try comes with as many more pages. */
+	atomic_store(&j->pages_done, rc == SQLITE_OK && moved > 0 ? moved : atomic_load(&j->pages));
+	pthread_mutex_unlock(&j->side_lock);
+}
+
+/* -- opening -- */
+
+static int pragma_int(struct journal *j, const char *sql, int64_t *ret)
+{
+	sqlite3_stmt *st = NULL;
+	int rc = sqlite3_prepare_v2(j->db, sql, -1, &st, NULL);
+
+	if (rc == SQLITE_OK)
+		rc = sqlite3_step(st);
+	if (rc == SQLITE_ROW)
+		*ret = sqlite3_column_int64(st, 0);
+	else
+		rc = failed(j, j->db, rc == SQLITE_DONE ? SQLITE_ERROR : rc, sql);
+	sqlite3_finalize(st);
+	return rc == SQLITE_ROW ? 0 : rc;
+}
+
+static int exec(struct journal *j, sqlite3 *db, const char *sql)
+{
+	return failed(j, db, sqlite3_exec(db, sql, NULL, NULL, NULL), sql);
+}
+
+/* The schema of what lies there; 0: nothing yet. Writes nothing. */
+static int read_version(struct journal *j, int64_t *ret)
+{
+	int64_t objects = 0, app = 0, version = 0;
+	int rc = pragma_int(j, "SELECT count(*) FROM sqlite_master", &objects);
+
+	if (rc == 0)
+		rc = pragma_int(j, "PRAGMA application_id", &app);
+	if (rc == 0 && objects > 0) {
+		if (app != APP_ID) {
+			log_err("%s is not a journal of hugfs", j->path);
+			return -EIO;
+		}
+		rc = pragma_int(j, "SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'schema'", &version);
+	}
+	if (rc == 0)
+		*ret = version;
+	return rc;
+}
+
+static int make_schema(struct journal *j)
+{
+	AUTO_FREE char *sql = util_printf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d;"
+	                                  "INSERT INTO meta(key, value) VALUES('schema', '%d'); COMMIT",
+	                                  schema_sql, APP_ID, JOURNAL_SCHEMA);
+
+	return sql ? exec(j, j->db, sql) : -ENOMEM;
+}
+
+static int prepare_all(struct journal *j)
+{
+	for (int i = 0; i < ST_COUNT; i++) {
+		int rc = sqlite3_prepare_v3(j->db, stmt_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &j->stmt[i],
+		                            NULL);
+
+		if (rc != SQLITE_OK)
+			return failed(j, j->db, rc, stmt_sql[i]);
+	}
+	return 0;
+}
+
+static int connect_to(struct journal *j, bool create, sqlite3 **ret)
+{
+	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (create ? SQLITE_OPEN_CREATE : 0);
+	int rc = sqlite3_open_v2(j->path, ret, flags, NULL);
+
+	if (rc == SQLITE_OK)
+		rc = sqlite3_busy_timeout(*ret, BUSY_MS);
+	return failed(j, *ret, rc, "open");
+}
+
+/* Everything that may write, once the version is known to be ours or none. */
+static int open_checked(struct journal *j, const char *dir, bool fresh)
+{
+	AUTO_FREE char *wal = util_printf("%s-wal", j->path);
+	int rc;
+
+	if (!wal)
+		return -ENOMEM;
+	rc = exec(j, j->db,
+	          "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;"
+	             "PRAGMA journal_size_limit = 33554432");
+	if (rc == 0 && fresh)
+		rc = make_schema(j);
+	if (rc == 0)
+		rc = prepare_all(j);
+	if (rc == 0)
+		rc = connect_to(j, false, &j->side);
+	if (rc == 0)
+		/* before it has read, it does not know of the log */
+		rc = exec(j, j->side, "SELECT 1 FROM meta");
+	if (rc < 0)
+		return rc;
+	sqlite3_wal_hook(j->db, on_wal, j); /* instead of SQLite's own, which would make a writer wait */
+	journal_begin(j); /* so that the log's file is there */
+	rc = journal_end(j);
+	if (rc < 0)
+		return rc;
+	j->wal_fd = open(wal, O_RDWR | O_CLOEXEC);
+	if (j->wal_fd < 0 || (fresh && fdatasync(j->wal_fd) < 0)) {
+		rc = -errno;
+		log_err("%s: %s", wal, strerror(-rc));
+		return rc;
+	}
+	return util_fsync_dir(dir);
+}
+
+int journal_open(const char *dir, bool create, struct journal **ret, bool *ret_fresh)
+{
+	struct journal *j = calloc(1, sizeof(*j));
+	int64_t version = 0;
+	struct stat st;
+	int rc;
+
+	if (!j)
+		return -ENOMEM;
+	j->wal_fd = -1;
+	pthread_mutex_init(&j->side_lock, NULL);
+	j->path = util_printf("%s/journal.db", dir);
+	rc = j->path ? 0 : -ENOMEM;
+	if (rc == 0 && !create && stat(j->path, &st) < 0)
+		rc = -errno;
+	if (rc == 0)
+		rc = connect_to(j, create, &j->db);
+	if (rc == 0) {
+		/* A journal that is not ours to change must not even be tidied up. */
+		sqlite3_db_config(j->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+		rc = read_version(j, &version);
+	}
+	if (rc == 0 && version > JOURNAL_SCHEMA) {
+		log_err("%s was written by a newer hugfs (schema %lld, this one knows %d): use that one",
+		        j->path,
+		        (long long)version, JOURNAL_SCHEMA);
+		rc = -EPROTO;
+	}
+	if (rc == 0 && version == 0 && !create)
+		rc = -ENOENT;
+	if (rc == 0) {
+		sqlite3_db_config(j->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
+		rc = open_checked(j, dir, version == 0);
+	}
+	if (rc < 0) {
+		journal_close(j);
+		return rc;
+	}
+	*ret_fresh = version == 0;
+	*ret = j;
+	return 0;
+}
+
+void journal_close(struct journal *j)
+{
+	if (!j)
+		return;
+	for (int i = 0; i < ST_COUNT; i++)
+		sqlite3_finalize(j->stmt[i]);
+	sqlite3_close(j->side);
+	sqlite3_close(j->db);
+	if (j->wal_fd > 0)
+		close(j->wal_fd);
+	pthread_mutex_destroy(&j->side_lock);
+	free(j->path);
+	free(j);
+}

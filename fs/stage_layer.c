@@ -1,0 +1,951 @@
+/* stage_layer: the bytes of staged files: layers, reading, writing, fsync. Not for names, nor for what is
+ * published when.
+ *
+ * Any thread; the lock is that of the stage, dropped around every read, write and fsync of data. A file
+ * that is written to without the lock is `busy`: its top layer belongs to that thread alone. Readers see ext
+ * and sizes as they were, since these change under the lock only.
+ *
+ * Files of a layer, in data/: NODE.LAYER, whose size is the file's; NODE.LAYER.ext, its extent log, when it
+ * lies over something; NODE.LAYER.whole, put there by the uploader. The log is records of 24 bytes, little
+ * endian: u64 offset, u64 length, u32 kind, u32 CRC32C of the 20 bytes before. `write`: these bytes are in
+ * the data file. `truncate`: the file was cut to `offset`: what lies below counts up to there only, also
+ * when the file grows again. It ends where a record is not whole or not right. Bytes that are known already
+ * need no further record, so it cannot outgrow what it describes by much.
+ *
+ * Order: bytes, then record, then the call returns. Killed between: a write beyond lower_len may be there
+ * or not; a write below it is not; a cut is there, because the size of the data file limits lower_len when
+ * it is loaded. */
+#define LOG_MODULE "stage_layer"
+
+#include "stage_internal.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+
+#define EXT_SPARE 4096   /* records that a log may have beyond twice what it needs */
+#define DATA_NAME_MAX 64
+#define PIECES 16        /* of data files, read without taking the lock again */
+
+#define EXT_WRITE 1u
+#define EXT_TRUNCATE 2u
+
+struct ext_record {
+	uint64_t off, len;
+	uint32_t kind, crc;
+};
+_Static_assert(sizeof(struct ext_record) == 24, "the format on disk");
+
+static void file_name(uint64_t node, uint32_t layer, const char *suffix, char out[DATA_NAME_MAX])
+{
+	snprintf(out, DATA_NAME_MAX, "%llu.%u%s", (unsigned long long)node, layer, suffix);
+}
+
+static int open_data(struct stage *s, const struct layer *l, const char *suffix, int flags, int *ret)
+{
+	char name[DATA_NAME_MAX];
+	int fd;
+
+	file_name(l->rec.node, l->rec.layer, suffix, name);
+	fd = openat(s->data_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
+	if (fd < 0) {
+		int err = -errno;
+
+		log_err("%s/%s: %s", s->place.data, name, strerror(-err));
+		return err;
+	}
+	*ret = fd;
+	return 0;
+}
+
+/* -- what is local -- */
+
+/* The first ext that ends at or after `off`. */
+static size_t ext_at(const struct layer *l, uint64_t off)
+{
+	size_t lo = 0, hi = l->n_ext;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (l->ext[mid].end < off)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static int ext_reserve(struct layer *l)
+{
+	struct ext *more;
+	size_t cap;
+
+	if (l->n_ext < l->cap_ext)
+		return 0;
+	cap = l->cap_ext ? l->cap_ext * 2 : 8;
+	more = reallocarray(l->ext, cap, sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	l->ext = more;
+	l->cap_ext = cap;
+	return 0;
+}
+
+/* After ext_reserve. */
+static void ext_add(struct layer *l, uint64_t off, uint64_t end)
+{
+	size_t first = ext_at(l, off), last = first;
+
+	if (off >= end)
+		return;
+	for (; last < l->n_ext && l->ext[last].off <= end; last++) {
+		off = MIN(off, l->ext[last].off);
+		end = MAX(end, l->ext[last].end);
+	}
+	if (first == last)
+		assert(l->n_ext < l->cap_ext);
+	memmove(&l->ext[first + 1], &l->ext[last], (l->n_ext - last) * sizeof(*l->ext));
+	l->n_ext = l->n_ext - (last - first) + 1;
+	l->ext[first] = (struct ext){.off = off, .end = end};
+}
+
+static bool ext_covers(const struct layer *l, uint64_t off, uint64_t end)
+{
+	size_t i = ext_at(l, off);
+
+	/* The one that ends just at `off` is not it. */
+	if (i < l->n_ext && l->ext[i].end == off)
+		i++;
+	return i < l->n_ext && l->ext[i].off <= off && end <= l->ext[i].end;
+}
+
+static void ext_clip(struct layer *l, uint64_t size)
+{
+	while (l->n_ext && l->ext[l->n_ext - 1].off >= size)
+		l->n_ext--;
+	if (l->n_ext)
+		l->ext[l->n_ext - 1].end = MIN(l->ext[l->n_ext - 1].end, size);
+}
+
+static void layer_cut(struct layer *l, uint64_t size)
+{
+	l->size = size;
+	l->lower_len = MIN(l->lower_len, size);
+	ext_clip(l, l->lower_len);
+}
+
+/* Is every byte of it in its data file? */
+static bool layer_whole(const struct layer *l)
+{
+	return l->lower_len == 0 || ext_covers(l, 0, l->lower_len);
+}
+
+uint64_t stage_layer_bytes(const struct layer *l)
+{
+	uint64_t sum = l->size - l->lower_len;
+
+	for (size_t i = 0; i < l->n_ext; i++)
+		sum += l->ext[i].end - l->ext[i].off;
+	return sum;
+}
+
+/* -- layers and their files -- */
+
+struct layer *stage_layer_alloc(const struct journal_layer *rec)
+{
+	struct layer *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->rec = *rec;
+	l->refs = 1;
+	l->fd = l->log_fd = -1;
+	return l;
+}
+
+void stage_layer_push(struct node *n, struct layer *l)
+{
+	l->older = n->top;
+	n->top = l;
+}
+
+static void layer_close(struct layer *l)
+{
+	util_closep(&l->fd);
+	util_closep(&l->log_fd);
+}
+
+void stage_layer_unref(struct layer *l)
+{
+	while (l && --l->refs == 0) {
+		struct layer *below = l->below;
+
+		layer_close(l);
+		free(l->rec.blob.path);
+		free(l->ext);
+		free(l);
+		l = below;
+	}
+}
+
+void stage_layer_close_idle(struct node *n)
+{
+	if (n->pins || n->writers || n->busy)
+		return;
+	for (struct layer *l = n->top; l; l = l->older) {
+		if (l->fd_users == 0)
+			layer_close(l);
+	}
+}
+
+/* Keeps its data file open until fd_put. */
+static int fd_get(struct stage *s, struct layer *l, bool log)
+{
+	int rc = 0;
+
+	if (l->fd < 0)
+		rc = open_data(s, l, "", 0, &l->fd);
+	if (rc == 0 && log && l->log_fd < 0)
+		rc = open_data(s, l, ".ext", O_CREAT, &l->log_fd);
+	if (rc < 0)
+		return rc;
+	l->fd_users++;
+	l->refs++;
+	return 0;
+}
+
+static void fd_put(struct stage *s, struct layer *l)
+{
+	struct node *n = stage_node_find(s, l->rec.node);
+
+	l->fd_users--;
+	stage_layer_unref(l);
+	if (n)
+		stage_layer_close_idle(n);
+}
+
+void stage_layer_unlink(struct stage *s, uint64_t node, uint32_t layer)
+{
+	static const char *const suffixes[] = {"", ".ext", ".ext.tmp", ".whole"};
+	char name[DATA_NAME_MAX];
+
+	for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
+		file_name(node, layer, suffixes[i], name);
+		if (unlinkat(s->data_fd, name, 0) < 0 && errno != ENOENT)
+			log_warn("%s/%s: %s", s->place.data, name, strerror(errno));
+	}
+}
+
+/* The data file and struct of layer `number`, of `size` bytes that are all below it (lower), or none. */
+static int layer_make(struct stage *s, uint64_t node, const struct journal_layer *rec, uint64_t size,
+                      struct layer **ret)
+{
+	struct layer *l = stage_layer_alloc(rec);
+	int rc;
+
+	if (!l)
+		return -ENOMEM;
+	/* What a failed attempt left may be linked elsewhere by now: never into the same file. */
+	stage_layer_unlink(s, node, rec->layer);
+	rc = open_data(s, l, "", O_CREAT | O_EXCL, &l->fd);
+	if (rc == 0 && size && ftruncate(l->fd, (off_t)size) < 0) {
+		rc = -errno;
+		stage_layer_unlink(s, node, rec->layer);
+	}
+	if (rc < 0) {
+		l->rec.blob.path = NULL; /* still the caller's */
+		stage_layer_unref(l);
+		return rc;
+	}
+	l->size = l->lower_len = size;
+	*ret = l;
+	return 0;
+}
+
+void stage_layer_undo(struct stage *s, struct layer *l)
+{
+	stage_layer_unlink(s, l->rec.node, l->rec.layer); /* now: its number will be used again */
+	stage_layer_unref(l);
+}
+
+int stage_layer_first(struct stage *s, uint64_t node, struct layer **ret)
+{
+	struct journal_layer rec = {.node = node, .layer = 1, .lower = JOURNAL_OVER_NONE};
+
+	return layer_make(s, node, &rec, 0, ret);
+}
+
+/* -- the extent log -- */
+
+static struct ext_record record(uint32_t kind, uint64_t off, uint64_t len)
+{
+	struct ext_record r = {.off = htole64(off), .len = htole64(len), .kind = htole32(kind)};
+
+	r.crc = htole32(hash_crc32c(0, &r, offsetof(struct ext_record, crc)));
+	return r;
+}
+
+static int log_append(struct layer *l, uint32_t kind, uint64_t off, uint64_t len)
+{
+	struct ext_record r = record(kind, off, len);
+	int rc = util_pwrite_all(l->log_fd, &r, sizeof(r), l->log_len);
+
+	if (rc == 0) {
+		l->log_len += sizeof(r);
+		return 0;
+	}
+	if (ftruncate(l->log_fd, (off_t)l->log_len) < 0)
+		l->log_behind = true; /* half a record may stand there */
+	return rc;
+}
+
+/* Writes the log anew: tmp, fdatasync (its old records may have been promised), rename. */
+static int log_rewrite(struct stage *s, struct layer *l)
+{
+	char name[DATA_NAME_MAX], tmp[DATA_NAME_MAX];
+	struct ext_record r = record(EXT_TRUNCATE, l->lower_len, 0);
+	AUTO_CLOSE int fd = -1;
+	uint64_t at = sizeof(r);
+	int rc;
+
+	file_name(l->rec.node, l->rec.layer, ".ext", name);
+	file_name(l->rec.node, l->rec.layer, ".ext.tmp", tmp);
+	rc = open_data(s, l, ".ext.tmp", O_CREAT | O_TRUNC, &fd);
+	if (rc == 0)
+		rc = util_pwrite_all(fd, &r, sizeof(r), 0);
+	for (size_t i = 0; rc == 0 && i < l->n_ext; i++, at += sizeof(r)) {
+		r = record(EXT_WRITE, l->ext[i].off, l->ext[i].end - l->ext[i].off);
+		rc = util_pwrite_all(fd, &r, sizeof(r), at);
+	}
+	if (rc == 0 && (fdatasync(fd) < 0 || renameat(s->data_fd, tmp, s->data_fd, name) < 0))
+		rc = -errno;
+	if (rc < 0) {
+		unlinkat(s->data_fd, tmp, 0);
+		return rc;
+	}
+	util_closep(&l->log_fd);
+	l->log_fd = STEAL(fd);
+	l->log_len = at;
+	l->log_behind = false;
+	return 0;
+}
+
+/* One record into memory; false when it cannot be one. */
+static bool log_replay(struct layer *l, const struct ext_record *raw, int *ret_err)
+{
+	uint64_t off = le64toh(raw->off), len = le64toh(raw->len), end;
+	uint32_t kind = le32toh(raw->kind);
+
+	if (le32toh(raw->crc) != hash_crc32c(0, raw, offsetof(struct ext_record, crc)) ||
+	    __builtin_add_overflow(off, len, &end) || end > INT64_MAX)
+		return false;
+	if (kind == EXT_TRUNCATE) {
+		l->lower_len = MIN(l->lower_len, off);
+		ext_clip(l, l->lower_len);
+		return true;
+	}
+	if (kind != EXT_WRITE)
+		return false;
+	*ret_err = ext_reserve(l);
+	if (*ret_err == 0)
+		ext_add(l, off, MIN(end, l->lower_len));
+	return true;
+}
+
+/* Reads the log; *ret_torn: it ended in something that is no record. */
+static int log_load(struct stage *s, struct layer *l, bool *ret_torn)
+{
+	struct ext_record chunk[512];
+	int rc = open_data(s, l, ".ext", O_CREAT, &l->log_fd);
+	ssize_t n;
+
+	if (rc < 0)
+		return rc;
+	do {
+		n = util_pread_all(l->log_fd, chunk, sizeof(chunk), l->log_len);
+		if (n < 0)
+			return (int)n;
+		for (size_t i = 0; i < (size_t)n / sizeof(*chunk); i++) {
+			if (!log_replay(l, &chunk[i], &rc)) {
+				*ret_torn = true;
+				return 0;
+			}
+			if (rc < 0)
+				return rc;
+			l->log_len += sizeof(*chunk);
+		}
+		*ret_torn = n % (ssize_t)sizeof(*chunk) != 0;
+	} while (n == sizeof(chunk));
+	return 0;
+}
+
+int stage_layer_load(struct stage *s, struct layer *l, bool was_closed)
+{
+	char name[DATA_NAME_MAX];
+	bool torn = false, fixed = l->rec.frozen || was_closed;
+	uint64_t below;
+	struct stat st;
+	int rc;
+
+	file_name(l->rec.node, l->rec.layer, "", name);
+	if (fstatat(s->data_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+		if (errno != ENOENT)
+			return -errno;
+		/* Only power loss does that. Its name stays, so that the user sees what is missing. */
+		l->lost = true;
+		rc = open_data(s, l, "", O_CREAT, &l->fd);
+		if (rc < 0)
+			return rc;
+		st.st_size = 0;
+	}
+	l->size = (uint64_t)st.st_size;
+	below = l->rec.lower == JOURNAL_OVER_BLOB ? l->rec.blob.key.size : l->below ? l->below->size : 0;
+	l->lower_len = below;
+	if (l->rec.lower != JOURNAL_OVER_NONE) {
+		rc = log_load(s, l, &torn);
+		if (rc < 0)
+			return rc;
+	}
+	if (fixed && (torn || l->size != l->rec.size))
+		l->lost = true;
+	if (l->lost)
+		log_warn("%s/%s is not as the journal says (%llu bytes, not %llu): kept, not published",
+		         s->place.data, name, (unsigned long long)l->size, (unsigned long long)l->rec.size);
+	if (torn || l->lower_len > l->size ||
+	    l->log_len / sizeof(struct ext_record) > 2 * l->n_ext + EXT_SPARE) {
+		layer_cut(l, l->size);
+		rc = log_rewrite(s, l);
+		if (rc < 0)
+			return rc;
+	}
+	layer_close(l);
+	return 0;
+}
+
+/* -- changing bytes -- */
+
+/* A raw wait: the caller may hold locks to the left of ours, which whoever is waited for here does not
+ * need. */
+static void wait_idle(struct stage *s)
+{
+	must(pthread_cond_wait(&s->idle.cond, &s->lock.mutex) == 0);
+}
+
+void stage_freeze_enter(struct stage *s, struct node *n)
+{
+	n->freezers++;
+	while (n->busy)
+		wait_idle(s);
+}
+
+void stage_freeze_leave(struct stage *s, struct node *n)
+{
+	n->freezers--;
+	cond_broadcast(&s->idle);
+	stage_node_reap(s, n);
+}
+
+static unsigned depth(const struct layer *l)
+{
+	unsigned n = 0;
+
+	for (; l; l = l->older)
+		n++;
+	return n;
+}
+
+/* The record of a new top layer over what the file is now. */
+static struct journal_layer next_layer(const struct node *n, bool empty, uint64_t *ret_size)
+{
+	struct journal_layer rec = {.node = n->rec.id, .layer = n->rec.last_layer + 1};
+	uint64_t size = n->top ? n->top->size : n->rec.blob.key.size;
+
+	if (empty || size == 0) {
+		rec.lower = JOURNAL_OVER_NONE;
+		size = 0;
+	} else if (n->top) {
+		rec.lower = JOURNAL_OVER_LAYER;
+		rec.lower_layer = n->top->rec.layer;
+	} else {
+		rec.lower = JOURNAL_OVER_BLOB;
+		rec.blob = n->rec.blob;
+	}
+	*ret_size = size;
+	return rec;
+}
+
+static int save_layer(struct stage *s, const struct journal_node *node, const struct journal_layer *layer)
+{
+	journal_begin(s->journal);
+	journal_put_layer(s->journal, layer);
+	journal_put_node(s->journal, node);
+	return journal_end(s->journal);
+}
+
+static int add_layer(struct stage *s, struct node *n, struct journal_node next, bool empty,
+                     struct layer **ret)
+{
+	uint64_t size;
+	struct journal_layer rec = next_layer(n, empty, &size);
+	AUTO_FREE char *path = NULL;
+	struct layer *l;
+	int rc;
+
+	if (rec.lower == JOURNAL_OVER_BLOB && rec.blob.path) {
+		path = strdup(rec.blob.path);
+		if (!path)
+			return -ENOMEM;
+		rec.blob.path = path;
+	}
+	rc = layer_make(s, n->rec.id, &rec, size, &l);
+	if (rc < 0)
+		return rc;
+	path = NULL; /* the layer's */
+	next.last_layer = rec.layer;
+	rc = save_layer(s, &next, &rec);
+	if (rc < 0) {
+		stage_layer_undo(s, l);
+		return rc;
+	}
+	if (rec.lower == JOURNAL_OVER_LAYER) {
+		l->below = n->top;
+		l->below->refs++;
+	}
+	n->rec = next;
+	stage_layer_push(n, l);
+	*ret = l;
+	return 0;
+}
+
+/* Goes on writing to a frozen layer that nobody needs as it is, so that a file which is synced again and
+ * again while no commit succeeds is not a thousand layers deep. -EMLINK: the cache has linked it. */
+static int thaw(struct stage *s, struct node *n, const struct journal_node *next)
+{
+	struct layer *top = n->top;
+	struct journal_layer thawed = top->rec;
+	char name[DATA_NAME_MAX];
+	struct stat st;
+	int rc;
+
+	file_name(n->rec.id, thawed.layer, "", name);
+	if (fstatat(s->data_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_nlink != 1)
+		return -EMLINK;
+	file_name(n->rec.id, thawed.layer, ".whole", name);
+	if (unlinkat(s->data_fd, name, 0) < 0 && errno != ENOENT)
+		return -errno;
+	thawed.frozen = thawed.has_digests = false;
+	rc = save_layer(s, next, &thawed);
+	if (rc < 0)
+		return rc;
+	top->rec = thawed;
+	n->rec = *next;
+	n->unsaved = false;
+	return 0;
+}
+
+/* Makes the file ready for a change: its journalled state says open, its top layer may be written to.
+ * empty: what it holds now will not count. */
+static int ready(struct stage *s, struct node *n, bool empty, struct layer **ret)
+{
+	struct journal_node next = n->rec;
+	struct layer *top = n->top;
+	int rc;
+
+	if (next.state != JOURNAL_CONFLICT)
+		next.state = JOURNAL_OPEN;
+	if (top && !top->rec.frozen) {
+		if (n->rec.state != next.state || n->unsaved) {
+			rc = stage_node_save(s, n, &next);
+			if (rc < 0)
+				return rc;
+		}
+		*ret = top;
+		return 0;
+	}
+	if (top && !top->held && depth(top) >= STAGE_DEPTH_MAX) {
+		rc = thaw(s, n, &next);
+		if (rc != -EMLINK) {
+			*ret = top;
+			return rc;
+		}
+	}
+	rc = add_layer(s, n, next, empty, ret);
+	if (rc == 0)
+		n->unsaved = false;
+	return rc;
+}
+
+/* The file, with nobody writing to it, ready for a change that this thread makes without the lock. */
+static int begin_change(struct stage *s, uint64_t id, bool empty, struct node **ret_node,
+                        struct layer **ret_layer)
+{
+	struct layer *l = NULL;
+	struct node *n;
+	int rc = 0;
+
+	while ((n = stage_file_find(s, id, &rc)) && (n->busy || n->freezers))
+		wait_idle(s);
+	if (!n)
+		return rc;
+	rc = ready(s, n, empty, &l);
+	if (rc == 0)
+		rc = ext_reserve(l);
+	if (rc == 0)
+		rc = fd_get(s, l, l->rec.lower != JOURNAL_OVER_NONE);
+	if (rc < 0) {
+		if (n->writers == 0)
+			stage_node_closed(s, n);
+		return rc;
+	}
+	assert(!n->busy && !l->rec.frozen);
+	n->busy = true;
+	n->changed = true;
+	*ret_node = n;
+	*ret_layer = l;
+	return 0;
+}
+
+static void end_change(struct stage *s, struct node *n, struct layer *l, bool done)
+{
+	assert(n->busy && n->top == l && !l->rec.frozen);
+	if (done)
+		n->rec.mtime = stage_mtime_after(n->rec.mtime);
+	n->busy = false;
+	cond_broadcast(&s->idle);
+	fd_put(s, l);
+	if (n->writers == 0)
+		stage_node_closed(s, n);
+	stage_node_reap(s, n);
+}
+
+int stage_write(struct stage *s, uint64_t node, uint64_t off, const void *data, size_t len, pid_t pid)
+{
+	struct layer *l = NULL;
+	struct node *n = NULL;
+	uint64_t end, counts;
+	int rc;
+
+	if (__builtin_add_overflow(off, (uint64_t)len, &end) || end > INT64_MAX)
+		return -EFBIG;
+	if (len == 0)
+		return 0;
+	{
+		LOCKED(&s->lock);
+		rc = begin_change(s, node, false, &n, &l);
+		if (rc < 0)
+			return rc;
+		n->last_pid = pid;
+	}
+	/* l is ours; nobody changes its size, ext, lower_len or log but us. */
+	counts = MIN(end, l->lower_len);
+	rc = l->log_behind ? log_rewrite(s, l) : 0;
+	if (rc == 0)
+		rc = util_pwrite_all(l->fd, data, len, off);
+	if (rc == 0 && off < counts && !ext_covers(l, off, counts))
+		rc = log_append(l, EXT_WRITE, off, counts - off);
+	if (rc < 0 && end > l->size && ftruncate(l->fd, (off_t)l->size) < 0)
+		log_err("%s/%llu.%u: %s", s->place.data, (unsigned long long)node, l->rec.layer,
+		        strerror(errno));
+	{
+		LOCKED(&s->lock);
+		if (rc == 0) {
+			l->size = MAX(l->size, end);
+			if (off < counts)
+				ext_add(l, off, counts);
+		}
+		end_change(s, n, l, rc == 0);
+	}
+	(void)stage_housekeep(s, false);
+	return rc;
+}
+
+int stage_truncate(struct stage *s, uint64_t node, uint64_t size)
+{
+	struct layer *l = NULL;
+	struct node *n;
+	int rc = 0;
+
+	if (size > INT64_MAX)
+		return -EFBIG;
+	{
+		LOCKED(&s->lock);
+		n = stage_file_find(s, node, &rc);
+		if (!n)
+			return rc;
+		if (!n->top && size == n->rec.blob.key.size)
+			return 0;
+		rc = begin_change(s, node, size == 0, &n, &l);
+		if (rc < 0)
+			return rc;
+	}
+	rc = l->log_behind ? log_rewrite(s, l) : 0;
+	if (rc == 0 && ftruncate(l->fd, (off_t)size) < 0)
+		rc = -errno;
+	/* The cut is done. If it cannot be noted, loading sees it from the size, and nothing else changes
+	 * before it is. */
+	if (rc == 0 && size < l->lower_len && log_append(l, EXT_TRUNCATE, size, 0) < 0)
+		l->log_behind = true;
+	{
+		LOCKED(&s->lock);
+		if (rc == 0)
+			layer_cut(l, size);
+		end_change(s, n, l, rc == 0);
+	}
+	(void)stage_housekeep(s, false);
+	return rc;
+}
+
+/* -- reading -- */
+
+struct piece {
+	struct layer *layer; /* held by fd_get */
+	uint64_t off;
+	size_t len;
+};
+
+/* Where the bytes from `off` lie: a piece of one data file, or (*ret_layer NULL) of `*ret_blob`. */
+static int locate(struct layer *l, uint64_t off, uint64_t *len, struct layer **ret_layer,
+                  const struct journal_blob **ret_blob)
+{
+	for (;;) {
+		size_t i = ext_at(l, off + 1);
+
+		if (off >= l->size) /* below the top: its data file lost bytes */
+			return -EIO;
+		*len = MIN(*len, l->size - off);
+		*ret_layer = l;
+		if (off >= l->lower_len)
+			return 0;
+		if (i < l->n_ext && l->ext[i].off <= off) {
+			uint64_t end = l->ext[i].end;
+
+			*len = MIN(*len, (end == l->lower_len ? l->size : end) - off);
+			return 0;
+		}
+		*len = MIN(*len, (i < l->n_ext ? l->ext[i].off : l->lower_len) - off);
+		if (l->rec.lower == JOURNAL_OVER_BLOB) {
+			*ret_layer = NULL;
+			*ret_blob = &l->rec.blob;
+			return 0;
+		}
+		l = l->below;
+	}
+}
+
+static void set_gap(struct stage_gap *gap, const struct journal_blob *blob, uint64_t off, uint64_t len)
+{
+	gap->key = blob->key;
+	memcpy(gap->commit, blob->commit, sizeof(gap->commit));
+	snprintf(gap->path, sizeof(gap->path), "%s", blob->path ? blob->path : "");
+	gap->off = off;
+	gap->len = len;
+}
+
+static struct layer *layer_find(const struct node *n, uint32_t number)
+{
+	struct layer *l = n->top;
+
+	while (l && l->rec.layer != number)
+		l = l->older;
+	return l;
+}
+
+/* Collects pieces from `off` on, up to `len` bytes, up to the first byte of a blob. The number of pieces; 0
+ * with the gap set, or at the end of the file. `number` 0: the file as it is now. */
+static int collect(struct stage *s, uint64_t id, uint32_t number, uint64_t off, size_t len,
+                   struct piece *pieces, struct stage_gap *gap)
+{
+	int rc = 0, n_pieces = 0;
+	struct node *n = stage_file_find(s, id, &rc);
+	struct layer *l;
+
+	if (!n)
+		return rc;
+	l = number ? layer_find(n, number) : n->top;
+	if (number && (!l || !l->rec.frozen))
+		return -ENOENT;
+	if (!l && off < n->rec.blob.key.size)
+		set_gap(gap, &n->rec.blob, off, MIN(len, n->rec.blob.key.size - off));
+	while (l && n_pieces < PIECES && len > 0 && off < l->size) {
+		const struct journal_blob *blob = NULL;
+		struct layer *from = NULL;
+		uint64_t part = len;
+
+		rc = locate(l, off, &part, &from, &blob);
+		if (rc == 0 && from)
+			rc = fd_get(s, from, false);
+		if (rc < 0)
+			break;
+		if (!from) {
+			if (n_pieces == 0)
+				set_gap(gap, blob, off, part);
+			break;
+		}
+		pieces[n_pieces++] = (struct piece){.layer = from, .off = off, .len = part};
+		off += part;
+		len -= part;
+	}
+	return n_pieces ? n_pieces : rc;
+}
+
+static ssize_t read_pieces(const struct piece *pieces, int n, char *buf)
+{
+	ssize_t done = 0;
+
+	for (int i = 0; i < n; i++) {
+		ssize_t got = util_pread_all(pieces[i].layer->fd, buf + done, pieces[i].len, pieces[i].off);
+
+		if (got < 0)
+			return done ? done : got;
+		done += got;
+		if ((size_t)got < pieces[i].len)
+			break; /* it was cut meanwhile: look again */
+	}
+	return done;
+}
+
+static ssize_t read_layer(struct stage *s, uint64_t node, uint32_t number, uint64_t off, void *buf,
+                          size_t len, struct stage_gap *gap)
+{
+	struct piece pieces[PIECES];
+	size_t done = 0;
+	int stalled = 0;
+
+	len = MIN(len, (size_t)SSIZE_MAX);
+	gap->len = 0;
+	while (done < len && stalled < 2) {
+		struct stage_gap *want = done ? &(struct stage_gap){0} : gap;
+		ssize_t got;
+		int n;
+
+		lock_take(&s->lock);
+		n = collect(s, node, number, off + done, len - done, pieces, want);
+		lock_drop(&s->lock);
+		if (n <= 0)
+			return done ? (ssize_t)done : n;
+		got = read_pieces(pieces, n, (char *)buf + done);
+		lock_take(&s->lock);
+		while (n > 0)
+			fd_put(s, pieces[--n].layer);
+		lock_drop(&s->lock);
+		if (got < 0)
+			return done ? (ssize_t)done : got;
+		stalled = got ? 0 : stalled + 1;
+		done += (size_t)got;
+	}
+	if (stalled == 2 && done == 0) {
+		log_err("%s/%llu: shorter than it was left", s->place.data, (unsigned long long)node);
+		return -EIO;
+	}
+	return (ssize_t)done;
+}
+
+ssize_t stage_read(struct stage *s, uint64_t node, uint64_t off, void *buf, size_t len, struct stage_gap *gap)
+{
+	return read_layer(s, node, 0, off, buf, len, gap);
+}
+
+ssize_t stage_frozen_read(struct stage *s, uint64_t node, uint32_t layer, uint64_t off, void *buf, size_t len,
+                          struct stage_gap *gap)
+{
+	return layer ? read_layer(s, node, layer, off, buf, len, gap) : -EINVAL;
+}
+
+int stage_whole_path(struct stage *s, uint64_t node, uint32_t layer, char **ret_path, bool *ret_exists)
+{
+	LOCKED(&s->lock);
+	struct node *n = stage_node_find(s, node);
+	struct layer *l = n ? layer_find(n, layer) : NULL;
+	char name[DATA_NAME_MAX];
+	bool own;
+	char *path;
+
+	if (!l || !l->rec.frozen)
+		return -ENOENT;
+	own = layer_whole(l);
+	file_name(node, layer, own ? "" : ".whole", name);
+	path = util_printf("%s/%s", s->place.data, name);
+	if (!path)
+		return -ENOMEM;
+	*ret_exists = own || faccessat(s->data_fd, name, F_OK, 0) == 0;
+	*ret_path = path;
+	return 0;
+}
+
+/* -- fsync -- */
+
+/* Descriptors of our own of everything that the file's bytes lie in. */
+static int collect_fds(struct stage *s, struct node *n, int **ret, size_t *ret_n)
+{
+	AUTO_FREE int *fds = reallocarray(NULL, 2 * depth(n->top) + 1, sizeof(*fds));
+	size_t n_fds = 0;
+	int rc = fds ? 0 : -ENOMEM;
+
+	for (struct layer *l = n->top; rc == 0 && l; l = l->below) {
+		bool log = l->rec.lower != JOURNAL_OVER_NONE;
+
+		l->synced = true;
+		rc = fd_get(s, l, log);
+		if (rc < 0)
+			break;
+		for (int i = 0; rc == 0 && i <= log; i++) {
+			int fd = fcntl(i ? l->log_fd : l->fd, F_DUPFD_CLOEXEC, 3);
+
+			if (fd < 0)
+				rc = -errno;
+			else
+				fds[n_fds++] = fd;
+		}
+		fd_put(s, l);
+	}
+	if (rc < 0) {
+		while (n_fds)
+			close(fds[--n_fds]);
+		return rc;
+	}
+	*ret_n = n_fds;
+	*ret = STEAL(fds);
+	return 0;
+}
+
+int stage_sync(struct stage *s, uint64_t node)
+{
+	AUTO_FREE int *fds = NULL;
+	size_t n_fds = 0;
+	int rc = 0;
+
+	{
+		LOCKED(&s->lock);
+		struct node *n = stage_node_find(s, node);
+		struct journal_node same;
+
+		if (!n)
+			return -ENOENT;
+		if (n->top) {
+			stage_freeze_enter(s, n);
+			same = n->rec;
+			rc = stage_node_save(s, n, &same); /* its mtime of now */
+			if (rc == 0)
+				rc = collect_fds(s, n, &fds, &n_fds);
+			stage_freeze_leave(s, n);
+		}
+	}
+	for (size_t i = 0; i < n_fds; i++) {
+		if (rc == 0 && fdatasync(fds[i]) < 0)
+			rc = -errno;
+		close(fds[i]);
+	}
+	if (rc == 0 && n_fds && fsync(s->data_fd) < 0)
+		rc = -errno;
+	if (rc < 0) {
+		log_err("%s: fsync of file %llu: %s", s->place.data, (unsigned long long)node, strerror(-rc));
+		return rc;
+	}
+	return stage_housekeep(s, true);
+}
