@@ -1,0 +1,629 @@
+/* view_change: what the user changes below a revision: names, attributes, the first write to a committed file; and how a
+ * commit, or hugfs discard, takes the overlay away again.
+ *
+ * Threads: any FUSE thread and worker. Each function holds rev->lock from its look at both layers to the stage's
+ * transaction, so names change one at a time in a revision. */
+#define LOG_MODULE "view"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+#include "view_internal.h"
+
+int view_may_write(struct view *v, struct inode *inode, struct view_need *need)
+{
+	struct rev *rev = inode->rev;
+	if (!rev)
+		return -EPERM;
+	if (!rev->writable)
+		return -EROFS;
+	int may;
+	{
+		LOCKED(&rev->lock);
+		may = rev->may_write;
+	}
+	if (may < 0)
+		return view_need_name(need, VIEW_NEED_ACCESS, &rev->repo, "");
+	return may ? view_open_stage(v, rev, true) : -EROFS;
+}
+
+/* Everything that has to be true before a change below rev; then the caller takes rev->lock. */
+static int prepare(struct view *v, struct inode *dir, struct view_need *need)
+{
+	int r = view_may_write(v, dir, need);
+	return r < 0 ? r : view_use(v, dir->rev, need);
+}
+
+static int locate(struct view *v, struct inode *dir, struct view_loc *ret)
+{
+	if (!dir->rev->stage)
+		return -EAGAIN; /* it was given back since prepare: the caller's worker comes again */
+	char *path AUTO_FREE = NULL;
+	int r = inode_path(v->table, dir, &path);
+	return r < 0 ? r : view_locate(v, dir->rev, path, ret);
+}
+
+/* Gives every folder from the root down to `path` a node. */
+static int ensure_nodes(struct view *v, struct rev *rev, struct view_loc *loc)
+{
+	if (stage_empty(rev->stage)) {
+		int r = stage_set_parent(rev->stage, rev->commit);
+		if (r < 0)
+			return r;
+	}
+	if (loc->snode)
+		return 0;
+	char *full AUTO_FREE = rev->sub[0] && loc->path[0] ? util_printf("%s/%s", rev->sub, loc->path)
+	                                                   : strdup(rev->sub[0] ? rev->sub : loc->path);
+	if (!full)
+		return -ENOMEM;
+	uint64_t node = STAGE_ROOT;
+	char *rest = full;
+	for (char *name; (name = strsep(&rest, "/"));) {
+		struct stage_name what;
+		int r = stage_lookup(rev->stage, node, name, &what);
+		if (r < 0)
+			return r;
+		if (what.kind == STAGE_DIR)
+			node = what.node;
+		else
+			r = stage_follow(rev->stage, node, name, &node);
+		if (r < 0)
+			return r;
+	}
+	loc->snode = node;
+	return 0;
+}
+
+/* A folder's mtime moves when its names change. */
+static void touch(struct inode *dir)
+{
+	if (!dir->local)
+		dir->local = calloc(1, sizeof(*dir->local));
+	if (!dir->local)
+		return;
+	clock_gettime(CLOCK_REALTIME, &dir->local->mtime);
+	dir->local_set |= STAGE_SET_MTIME;
+}
+
+/* What stands under a name, and the folder's node, ready for a change. rev->lock held. */
+static int find_for_change(struct view *v, struct inode *dir, const char *name, struct view_loc *loc,
+                           struct view_ent *ent, struct view_need *need)
+{
+	int r = locate(v, dir, loc);
+	return r < 0 ? r : view_find(v, dir->rev, loc, name, ent, need);
+}
+
+/* A name that the Hub can never take would keep everything else from being published, so it is refused, unless it is one
+ * that stays here (design.md 3.4). */
+static int check_name(struct view *v, struct inode *dir, const char *name, bool is_dir)
+{
+	char *folder AUTO_FREE = NULL;
+	if (strlen(name) > NAME_MAX)
+		return -ENAMETOOLONG;
+	int r = view_path(v, dir, &folder);
+	if (r < 0)
+		return r;
+	char *path AUTO_FREE = view_join(folder, name);
+	if (!path)
+		return -ENOMEM;
+	return ignore_match(v->env.ignore, path, is_dir) ? 0 : hub_path_check(path);
+}
+
+static int make(struct view *v, struct inode *dir, const char *name, mode_t mode, bool is_dir, struct inode **ret,
+                struct view_need *need)
+{
+	int r = prepare(v, dir, need);
+	if (r == 0)
+		r = check_name(v, dir, name, is_dir);
+	if (r < 0)
+		return r;
+	struct rev *rev = dir->rev;
+	LOCKED(&rev->lock);
+	struct view_loc loc CLEANUP(view_loc_fini) = {0};
+	struct view_ent ent;
+	r = find_for_change(v, dir, name, &loc, &ent, need);
+	if (r < 0)
+		return r;
+	if (ent.kind != STAGE_NONE)
+		return -EEXIST;
+	r = ensure_nodes(v, rev, &loc);
+	if (r == 0)
+		r = is_dir ? stage_mkdir(rev->stage, loc.snode, name, mode & 07777, &ent.snode)
+		           : stage_create(rev->stage, loc.snode, name, mode & 07777, &ent.snode);
+	if (r < 0)
+		return r;
+	touch(dir);
+	ent.kind = is_dir ? STAGE_DIR : STAGE_FILE;
+	return view_child(v, dir, &loc, name, &ent, ret);
+}
+
+int view_create(struct view *v, struct inode *dir, const char *name, mode_t mode, struct inode **ret,
+                struct view_need *need)
+{
+	return make(v, dir, name, mode, false, ret, need);
+}
+
+int view_mkdir(struct view *v, struct inode *dir, const char *name, mode_t mode, struct inode **ret,
+               struct view_need *need)
+{
+	return make(v, dir, name, mode, true, ret, need);
+}
+
+static void detach_name(struct view *v, struct inode *dir, const char *name)
+{
+	struct inode *inode = inode_find(v->table, dir, name);
+	if (!inode)
+		return;
+	inode_detach(v->table, inode);
+	view_put(v, inode, 1);
+}
+
+int view_unlink(struct view *v, struct inode *dir, const char *name, struct view_need *need)
+{
+	int r = prepare(v, dir, need);
+	if (r < 0)
+		return r;
+	struct rev *rev = dir->rev;
+	LOCKED(&rev->lock);
+	struct view_loc loc CLEANUP(view_loc_fini) = {0};
+	struct view_ent ent;
+	r = find_for_change(v, dir, name, &loc, &ent, need);
+	if (r < 0)
+		return r;
+	if (ent.kind != STAGE_FILE)
+		return ent.kind == STAGE_DIR ? -EISDIR : -ENOENT;
+	r = ensure_nodes(v, rev, &loc);
+	if (r == 0)
+		r = stage_unlink(rev->stage, loc.snode, name, ent.in_base);
+	if (r < 0)
+		return r;
+	touch(dir);
+	detach_name(v, dir, name);
+	return 0;
+}
+
+static int count_name(void *arg, const char *name, struct stage_name what)
+{
+	(void)name;
+	return what.kind == STAGE_WHITEOUT ? 0 : -ENOTEMPTY;
+}
+
+/* -ENOTEMPTY when the folder `name` of `loc` shows any name. */
+static int check_empty(struct view *v, struct rev *rev, const struct view_loc *loc, const char *name,
+                       struct view_need *need)
+{
+	struct view_loc sub CLEANUP(view_loc_fini) = {0};
+	struct tree_listing *list CLEANUP(tree_listing_unrefp) = NULL;
+	char *path AUTO_FREE = view_join(loc->path, name);
+	if (!path)
+		return -ENOMEM;
+	int r = view_locate(v, rev, path, &sub);
+	if (r == 0)
+		r = view_base_list(v, rev, &sub, &list, need);
+	if (r == 0 && sub.snode)
+		r = stage_list(rev->stage, sub.snode, count_name, NULL);
+	for (size_t i = 0; r == 0 && list && i < list->n; i++) {
+		struct stage_name what = {.kind = STAGE_NONE};
+		if (list->entries[i].kind == HUB_ENTRY_OTHER)
+			continue;
+		if (sub.snode)
+			r = stage_lookup(rev->stage, sub.snode, list->entries[i].name, &what);
+		if (r == 0 && what.kind != STAGE_WHITEOUT)
+			r = -ENOTEMPTY;
+	}
+	return r;
+}
+
+int view_rmdir(struct view *v, struct inode *dir, const char *name, struct view_need *need)
+{
+	int r = prepare(v, dir, need);
+	if (r < 0)
+		return r;
+	struct rev *rev = dir->rev;
+	LOCKED(&rev->lock);
+	struct view_loc loc CLEANUP(view_loc_fini) = {0};
+	struct view_ent ent;
+	r = find_for_change(v, dir, name, &loc, &ent, need);
+	if (r < 0)
+		return r;
+	if (ent.kind != STAGE_DIR)
+		return ent.kind == STAGE_FILE ? -ENOTDIR : -ENOENT;
+	r = check_empty(v, rev, &loc, name, need);
+	if (r == 0)
+		r = ensure_nodes(v, rev, &loc);
+	if (r == 0)
+		r = stage_rmdir(rev->stage, loc.snode, name, ent.in_base);
+	if (r < 0)
+		return r;
+	touch(dir);
+	detach_name(v, dir, name);
+	return 0;
+}
+
+/* Gives a clean committed file the node `*ret`, which is its blob. rev->lock held. */
+static int borrow(struct rev *rev, const struct view_loc *loc, const char *name, const struct view_ent *ent,
+                  const struct inode *inode, uint64_t *ret)
+{
+	char *path AUTO_FREE = view_join(loc->base, name);
+	if (!path)
+		return -ENOMEM;
+	struct stage_blob blob = {
+		.key = ent->key,
+		.path = path,
+		.mode = 0644,
+		.mtime = {.tv_sec = rev->date_s},
+	};
+	memcpy(blob.commit, loc->commit, sizeof(blob.commit));
+	if (inode && inode->local) {
+		if (inode->local_set & STAGE_SET_MTIME)
+			blob.mtime = inode->local->mtime;
+		if (inode->local_set & STAGE_SET_MODE)
+			blob.mode = inode->local->mode;
+	}
+	return stage_borrow(rev->stage, loc->snode, name, &blob, ret);
+}
+
+/* Does a rename of `src` over `dst` keep to POSIX? */
+static int check_over(struct view *v, struct rev *rev, const struct view_ent *src, const struct view_loc *dloc,
+                      const char *newname, const struct view_ent *dst, unsigned flags, struct view_need *need)
+{
+	if (src->kind == STAGE_NONE)
+		return -ENOENT;
+	if (dst->kind == STAGE_NONE)
+		return 0;
+	if (flags & RENAME_NOREPLACE)
+		return -EEXIST;
+	if (src->kind == STAGE_FILE)
+		return dst->kind == STAGE_DIR ? -EISDIR : 0;
+	return dst->kind == STAGE_FILE ? -ENOTDIR : check_empty(v, rev, dloc, newname, need);
+}
+
+/* Where the base of a folder that follows the branch is now, so that it keeps it under its new name. */
+static int pin_base(struct view *v, struct rev *rev, const struct view_loc *loc, const char *name, uint64_t node,
+                    struct stage_base *ret)
+{
+	struct stage_base base CLEANUP(stage_base_fini) = {0};
+	int r = stage_dir_base(rev->stage, node, &base);
+	if (r < 0 || base.kind != STAGE_BASE_FOLLOW)
+		return r;
+	struct view_loc sub CLEANUP(view_loc_fini) = {0};
+	char *path AUTO_FREE = view_join(loc->path, name);
+	if (!path)
+		return -ENOMEM;
+	r = view_locate(v, rev, path, &sub);
+	if (r < 0)
+		return r;
+	if (sub.has_base) {
+		ret->kind = STAGE_BASE_PINNED;
+		memcpy(ret->commit, sub.commit, sizeof(ret->commit));
+		ret->path = STEAL(sub.base);
+	}
+	return 0;
+}
+
+/* Makes the source of a rename a row of the overlay, and tells what it is pinned to. */
+static int stage_source(struct view *v, struct inode *dir, const struct view_loc *loc, const char *name,
+                        struct view_ent *src, struct stage_base *ret_pin)
+{
+	struct rev *rev = dir->rev;
+	struct inode *inode = inode_find(v->table, dir, name);
+	int r = 0;
+	if (!src->snode && src->kind == STAGE_DIR)
+		r = stage_follow(rev->stage, loc->snode, name, &src->snode);
+	else if (!src->snode)
+		r = borrow(rev, loc, name, src, inode, &src->snode);
+	if (r == 0 && inode && inode->kind == INODE_FILE)
+		r = view_set_snode(rev, inode, src->snode);
+	if (r == 0 && src->kind == STAGE_DIR)
+		r = pin_base(v, rev, loc, name, src->snode, ret_pin);
+	view_put(v, inode, 1);
+	return r;
+}
+
+static void move_inode(struct view *v, struct inode *dir, const char *name, struct inode *newdir, const char *newname)
+{
+	struct inode *inode = inode_find(v->table, dir, name);
+	if (!inode) {
+		detach_name(v, newdir, newname);
+		return;
+	}
+	if (inode_move(v->table, inode, newdir, newname) < 0) {
+		/* No memory: both names are looked up anew. */
+		inode_detach(v->table, inode);
+		detach_name(v, newdir, newname);
+	}
+	view_put(v, inode, 1);
+}
+
+int view_rename(struct view *v, struct inode *dir, const char *name, struct inode *newdir, const char *newname,
+                unsigned flags, struct view_need *need)
+{
+	if (flags & ~(unsigned)RENAME_NOREPLACE)
+		return -EINVAL;
+	if (!dir->rev || dir->rev != newdir->rev)
+		return dir->rev || newdir->rev ? -EXDEV : -EPERM;
+	int r = prepare(v, dir, need);
+	if (r < 0)
+		return r;
+	struct rev *rev = dir->rev;
+	LOCKED(&rev->lock);
+	struct view_loc sloc CLEANUP(view_loc_fini) = {0}, dloc CLEANUP(view_loc_fini) = {0};
+	struct view_ent src, dst;
+	struct stage_base pin CLEANUP(stage_base_fini) = {0};
+	r = find_for_change(v, dir, name, &sloc, &src, need);
+	if (r == 0)
+		r = check_name(v, newdir, newname, src.kind == STAGE_DIR);
+	if (r == 0)
+		r = find_for_change(v, newdir, newname, &dloc, &dst, need);
+	if (r == 0)
+		r = check_over(v, rev, &src, &dloc, newname, &dst, flags, need);
+	if (r < 0 || (dir == newdir && strcmp(name, newname) == 0))
+		return r;
+	r = ensure_nodes(v, rev, &sloc);
+	if (r == 0)
+		r = ensure_nodes(v, rev, &dloc);
+	if (r == 0)
+		r = stage_source(v, dir, &sloc, name, &src, &pin);
+	if (r == 0)
+		r = stage_rename(rev->stage, sloc.snode, name, src.in_base, dloc.snode, newname,
+		                 pin.kind == STAGE_BASE_PINNED ? &pin : NULL);
+	if (r < 0)
+		return r;
+	touch(dir);
+	touch(newdir);
+	move_inode(v, dir, name, newdir, newname);
+	return 0;
+}
+
+int view_stage_file(struct view *v, struct inode *inode, struct view_need *need)
+{
+	struct rev *rev = inode->rev;
+	int r = prepare(v, inode, need);
+	if (r < 0)
+		return r;
+	LOCKED(&rev->lock);
+	if (!rev->stage)
+		return -EAGAIN;
+	view_check_snode(rev, inode);
+	if (inode->snode)
+		return 0;
+	struct view_loc loc CLEANUP(view_loc_fini) = {0};
+	struct view_ent ent;
+	char *path AUTO_FREE = NULL;
+	r = inode_path(v->table, inode, &path);
+	if (r < 0)
+		return -ESTALE;
+	char *slash = strrchr(path, '/');
+	const char *name = slash ? slash + 1 : path;
+	char *dir AUTO_FREE = slash ? strndup(path, (size_t)(slash - path)) : strdup("");
+	if (!dir)
+		return -ENOMEM;
+	r = view_locate(v, rev, dir, &loc);
+	if (r == 0)
+		r = view_find(v, rev, &loc, name, &ent, need);
+	if (r < 0)
+		return r == -ENOENT ? -ESTALE : r;
+	/* Somebody else's push changed it: nobody's bytes are overwritten through an old handle. */
+	if (ent.kind != STAGE_FILE || ent.snode || !hash_key_equal(&ent.key, &inode->key))
+		return -ESTALE;
+	uint64_t node;
+	r = ensure_nodes(v, rev, &loc);
+	if (r == 0)
+		r = borrow(rev, &loc, name, &ent, inode, &node);
+	return r < 0 ? r : view_set_snode(rev, inode, node);
+}
+
+int view_setattr(struct view *v, struct inode *inode, unsigned what, const struct stage_attr *attr,
+                 struct view_need *need)
+{
+	struct rev *rev = inode->rev;
+	int r = view_may_write(v, inode, need);
+	if (r < 0)
+		return r;
+	LOCKED(&rev->lock);
+	view_check_snode(rev, inode);
+	if (inode->snode)
+		return stage_setattr(rev->stage, inode->snode, what, attr);
+	if (!inode->local)
+		inode->local = calloc(1, sizeof(*inode->local));
+	if (!inode->local)
+		return -ENOMEM;
+	if (!(inode->local_set & STAGE_SET_MTIME))
+		inode->local->mtime = (struct timespec){.tv_sec = rev->date_s};
+	if (what & STAGE_SET_MTIME)
+		inode->local->mtime = attr->mtime;
+	if (what & STAGE_SET_MODE)
+		inode->local->mode = attr->mode;
+	if (what & STAGE_SET_OWNER) {
+		inode->local->uid = attr->uid;
+		inode->local->gid = attr->gid;
+	}
+	inode->local_set |= what;
+	inode->local->has_mode = inode->local_set & STAGE_SET_MODE;
+	inode->local->has_owner = inode->local_set & STAGE_SET_OWNER;
+	if (inode->kind != INODE_FILE || !inode->place || !rev->stage)
+		return 0;
+	return stage_local_put(rev->stage, inode->place->path, &inode->key, inode->local);
+}
+
+/* -- a commit of ours -- */
+
+struct staged_inode {
+	uint64_t node;
+	struct inode *inode;
+};
+
+struct settling {
+	struct view *view;
+	struct rev *rev;
+	const char *commit;
+	struct staged_inode *staged; /* files of this revision with a stage node, by node */
+	size_t n, cap;
+	int r;
+};
+
+static void collect_staged(void *arg, struct inode *i)
+{
+	struct settling *s = arg;
+	if (!i->snode || s->r < 0)
+		return;
+	if (s->n == s->cap) {
+		size_t cap = s->cap ? s->cap * 2 : 64;
+		struct staged_inode *staged = reallocarray(s->staged, cap, sizeof(*staged));
+		if (!staged) {
+			s->r = -ENOMEM;
+			return;
+		}
+		s->staged = staged;
+		s->cap = cap;
+	}
+	s->staged[s->n++] = (struct staged_inode){i->snode, i};
+}
+
+/* The branch holds the bytes of a staged file. It is clean now, unless newer ones stay staged (kept): same nodeid, number,
+ * size and time. */
+static int make_clean(struct settling *s, struct inode *inode, const struct stage_settled_file *file)
+{
+	struct inode_place *place = malloc(sizeof(*place) + strlen(file->path) + 1);
+	struct stage_attr *local = malloc(sizeof(*local));
+	if (!place || !local) {
+		free(place);
+		free(local);
+		return -ENOMEM;
+	}
+	memcpy(place->commit, s->commit, sizeof(place->commit));
+	memcpy(place->path, file->path, strlen(file->path) + 1);
+	*local = file->attr;
+	free(inode->place);
+	free(inode->local);
+	inode->place = place;
+	inode->local = local;
+	inode->local_set = STAGE_SET_MTIME | (local->has_mode ? STAGE_SET_MODE : 0) |
+	                   (local->has_owner ? STAGE_SET_OWNER : 0);
+	inode->key = file->key;
+	if (!file->kept)
+		view_clear_snode(s->rev, inode);
+	return 0;
+}
+
+static int by_node(const void *a, const void *b)
+{
+	const struct staged_inode *x = a, *y = b;
+	return (x->node > y->node) - (x->node < y->node);
+}
+
+static void settle_inodes(struct settling *s, const struct stage_settled *settled)
+{
+	if (s->n)
+		qsort(s->staged, s->n, sizeof(*s->staged), by_node);
+	for (size_t i = 0; s->n && i < settled->n; i++) {
+		const struct stage_settled_file *file = &settled->files[i];
+		struct staged_inode key = {.node = file->node};
+		struct staged_inode *found = bsearch(&key, s->staged, s->n, sizeof(key), by_node);
+		if (!found)
+			continue;
+		if (make_clean(s, found->inode, file) < 0)
+			inode_detach(s->view->table, found->inode); /* no memory: looked up anew */
+	}
+}
+
+int view_settle(void *arg, const char *commit, int64_t date_s)
+{
+	struct rev *rev = arg;
+	struct view *v = rev->view;
+	struct stage_settled settled CLEANUP(stage_settled_fini) = {0};
+	struct settling s = {.view = v, .rev = rev, .commit = commit};
+	LOCKED(&rev->lock);
+	inode_each(v->table, rev, collect_staged, &s);
+	int r = s.r;
+	if (r == 0)
+		r = stage_settle(rev->stage, commit, &settled);
+	if (r == 0) {
+		settle_inodes(&s, &settled);
+		memcpy(rev->commit, commit, sizeof(rev->commit));
+		rev->date_s = date_s;
+		tree_adopt(v->env.tree, &rev->repo, rev->name, commit, date_s);
+	}
+	free(s.staged);
+	return r;
+}
+
+/* -- discard -- */
+
+struct discarding {
+	struct view *view;
+	struct rev *rev;
+	const char *path;
+	struct inode **inodes;
+	size_t n, cap;
+};
+
+static bool is_below(const char *path, const char *top)
+{
+	size_t n = strlen(top);
+	return n == 0 || (strncmp(path, top, n) == 0 && (path[n] == '\0' || path[n] == '/'));
+}
+
+static void collect_all(void *arg, struct inode *i)
+{
+	struct discarding *d = arg;
+	if (d->n == d->cap) {
+		size_t cap = d->cap ? d->cap * 2 : 64;
+		struct inode **inodes = reallocarray(d->inodes, cap, sizeof(struct inode *));
+		if (!inodes)
+			return; /* its entry ages */
+		d->inodes = inodes;
+		d->cap = cap;
+	}
+	i->refs++; /* under the table's lock */
+	d->inodes[d->n++] = i;
+}
+
+/* Its name may mean something else now: the next lookup tells. */
+static void forget_inode(struct discarding *d, struct inode *i)
+{
+	struct view *v = d->view;
+	struct notify *notify = atomic_load(&v->notify);
+	char *path AUTO_FREE = NULL;
+	char *name AUTO_FREE = NULL;
+	uint64_t parent = 0;
+	if (inode_path(v->table, i, &path) == 0 && is_below(path, d->path) && path[0]) {
+		if (notify && inode_where(v->table, i, &parent, &name) == 0)
+			notify_entry(notify, parent, name);
+		LOCKED(&d->rev->lock);
+		if (i->snode || (i->kind == INODE_DIR && i->local))
+			inode_detach(v->table, i);
+	}
+	view_put(v, i, 1);
+}
+
+int view_discard(struct view *v, struct rev *rev, const char *path)
+{
+	struct discarding d = {.view = v, .rev = rev, .path = path};
+	{
+		LOCKED(&rev->lock);
+		if (!rev->stage)
+			return 0;
+		inode_each(v->table, rev, collect_all, &d);
+	}
+	char *full AUTO_FREE = rev->sub[0] ? view_join(rev->sub, path) : strdup(path);
+	int r = full ? 0 : -ENOMEM;
+	if (r == 0) {
+		LOCKED(&rev->lock);
+		r = rev->stage ? stage_discard(rev->stage, full) : 0;
+	}
+	for (size_t i = 0; i < d.n; i++) {
+		if (r == 0)
+			forget_inode(&d, d.inodes[i]);
+		else
+			view_put(v, d.inodes[i], 1);
+	}
+	free(d.inodes);
+	return r;
+}
