@@ -1,0 +1,57 @@
+/* commit_plan: an overlay and the commit that it was made against -> the changes that bring the branch to
+ * it, at most one for each path. Part of commit.
+ *
+ * Asks tree with wait = true, so it may block on the network; touches nothing else. */
+#ifndef HUGFS_COMMIT_PLAN_H
+#define HUGFS_COMMIT_PLAN_H
+
+#include "ignore.h"
+#include "stage.h"
+#include "tree.h"
+#include "upload.h"
+
+/* All borrowed. */
+struct commit_plan_env {
+	struct tree *tree;
+	const struct ignore *ignore;
+	const struct repo_id *repo;
+	const char *parent; /* the commit that the overlay was made against */
+};
+
+enum commit_change_kind { COMMIT_DELETE, COMMIT_ADD };
+struct commit_change {
+	enum commit_change_kind kind;
+	char *path;
+	/* ADD: what is put there. Frozen bytes of the row, or a committed blob. */
+	const struct stage_row *row; /* NULL: comes along with a renamed folder */
+	bool frozen;
+	struct blob_key blob;
+	char commit[41];             /* where the blob can be fetched */
+	char *blob_path;
+	/* filled by commit */
+	bool ours;                   /* differs from the parent */
+	struct upload_file *file;    /* ADD: its content; borrowed */
+	struct blob_key key;         /* ADD: what the branch calls that */
+};
+struct commit_plan {
+	struct commit_change *changes; /* by path */
+	size_t n;
+	char **folders;                /* of the parent, deleted or replaced as a whole */
+	size_t n_folders;
+};
+void commit_plan_fini(struct commit_plan *p);
+/* `names` must outlive the plan. An addition may turn out to be what the branch holds already: the caller
+ * compares. */
+int commit_plan_make(const struct commit_plan_env *env, const struct stage_names *names,
+                     struct commit_plan *ret, struct hub_error *err) MUST_USE;
+
+/* Do the changes that are ours go on top of `head` as well as on the parent? 0, or -ESTALE and the path
+ * that somebody else changed (caller frees). That both did the same is no conflict. */
+int commit_plan_check(const struct commit_plan_env *env, const struct commit_plan *plan, const char *head,
+                      char **ret_path, struct hub_error *err) MUST_USE;
+
+/* tree_stat for which absence is an answer: 1 and the entry, 0 when nothing has that path, or -errno. */
+int commit_plan_stat(struct tree *tree, const struct repo_id *repo, const char *commit, const char *path,
+                     struct tree_entry *ret, struct hub_error *err) MUST_USE;
+
+#endif

@@ -1,0 +1,956 @@
+/* publish: one branch's way to the Hub: asks schedule when, lets commit work, and answers those who wait.
+ *
+ * Not for when (schedule), nor for what a commit holds (commit). One thread of its own per branch, the
+ * clock, decides, watches the waiters' time-outs and answers them. For each commit it starts a worker,
+ * which may take hours, lets fsyncs join, and ends with it. Events come from FUSE threads, publish_commit
+ * from control's.
+ *
+ * A waiter (an fsync, or who asked for a commit):
+ *
+ *     WAITING --a run begins, or lets it join--> IN THE RUN --on the branch and settled--> answered 0
+ *        ^                                          |--failed for good-----------------> answered that errno
+ *        '----------------- no answer, 5xx, 409 ----'
+ *     from each: no progress for fsync_timeout: ETIMEDOUT (EIO after a 5xx); cancelled; at the end: ECANCELED
+ *
+ * Progress is a byte read or sent, or a step, that its runs had not come to before. */
+#define LOG_MODULE "publish"
+
+#include "publish.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "commit.h"
+#include "lock.h"
+#include "log.h"
+#include "schedule.h"
+
+#define SAMPLE_MS 1000  /* how often a run's progress is looked at while somebody waits */
+#define SLEEP_MIN_MS 10
+#define HTTP_TOO_MANY 429
+
+struct waiter {
+	struct waiter *next;
+	uint64_t id, node;
+	publish_done done; /* an fsync */
+	void *arg;
+	struct asking *asking; /* or who asked for a commit */
+	uint64_t run;          /* the last one that it was in; 0: none yet */
+	int err;               /* of its last try */
+	int64_t progress_ms;
+	int phase;             /* as far as its runs came */
+	uint64_t moved;
+};
+
+/* On the stack of publish_commit. */
+struct asking {
+	const struct publish_ask *ask;
+	struct publish_answer answer;
+	bool answered;
+};
+
+/* A file that was in a failed publication. */
+struct failed {
+	uint64_t node;
+	bool told;
+};
+
+struct publish {
+	struct publish_env env;
+	struct commit *commit;
+	pthread_t clock, worker;
+	bool has_worker;      /* one is to be joined; the clock's own */
+	struct commit_progress progress;
+	atomic_bool cancel;
+	struct lock lock;
+	struct cond wake;     /* the clock: something happened */
+	struct cond answered; /* publish_commit */
+	/* -- guarded by lock -- */
+	struct schedule *schedule;
+	bool asleep;          /* the clock waits for an event, however long */
+	struct waiter *waiters;
+	uint64_t last_id;
+	bool running;         /* from the decision until the clock saw the result */
+	bool done;            /* the worker has it */
+	enum schedule_reason reason;
+	uint64_t run;         /* its number */
+	char *title, *description;
+	bool interrupted;
+	int run_err;
+	struct commit_result result;
+	bool stopping, final; /* final: one more commit before the end */
+	int64_t stop_ms;
+	struct failed *failed; /* by node */
+	size_t n_failed;
+	int failed_err;
+	int64_t failing_ms;   /* since when, 0: it works */
+	char last_commit[41];
+	int last_err;
+	char last_text[400];
+};
+
+/* All branches of a mount share the Hub's commit quota. */
+static struct schedule_brake brake;
+
+/* -- events -- */
+
+/* The clock looks again at least each quiet period while something is to be published, so only its long
+ * sleep is ended. */
+static void nudge_locked(struct publish *p)
+{
+	if (p->asleep || p->waiters)
+		cond_signal(&p->wake);
+}
+
+void publish_changed(struct publish *p, enum publish_change what, const char *path, uint64_t node)
+{
+	static const enum schedule_change changes[] = {
+		[PUBLISH_CREATED] = SCHEDULE_CREATED, [PUBLISH_RENAMED] = SCHEDULE_RENAMED,
+		[PUBLISH_DELETED] = SCHEDULE_DELETED,
+	};
+
+	LOCKED(&p->lock);
+	schedule_changed(p->schedule, util_now_ms(), changes[what], path, node);
+	nudge_locked(p);
+}
+
+void publish_opened(struct publish *p, uint64_t node)
+{
+	LOCKED(&p->lock);
+	schedule_opened(p->schedule, util_now_ms(), node);
+}
+
+void publish_wrote(struct publish *p, uint64_t node, uint64_t bytes)
+{
+	LOCKED(&p->lock);
+	schedule_wrote(p->schedule, util_now_ms(), node, bytes);
+}
+
+static int failed_cmp(const void *a, const void *b)
+{
+	const struct failed *x = a, *y = b;
+
+	return (x->node > y->node) - (x->node < y->node);
+}
+
+static struct failed *find_failed_locked(struct publish *p, uint64_t node)
+{
+	struct failed want = {.node = node};
+
+	return p->n_failed ? bsearch(&want, p->failed, p->n_failed, sizeof(want), failed_cmp) : NULL;
+}
+
+void publish_closed(struct publish *p, uint64_t node, bool changed)
+{
+	struct failed *f;
+
+	LOCKED(&p->lock);
+	schedule_closed(p->schedule, util_now_ms(), node, changed);
+	f = changed ? find_failed_locked(p, node) : NULL;
+	if (f) { /* what comes of its new content is news */
+		p->n_failed--;
+		memmove(f, f + 1, (size_t)(p->failed + p->n_failed - f) * sizeof(*f));
+	}
+	nudge_locked(p);
+}
+
+int publish_take_error(struct publish *p, uint64_t node)
+{
+	struct failed *f;
+
+	LOCKED(&p->lock);
+	f = find_failed_locked(p, node);
+	if (!f || f->told)
+		return 0;
+	f->told = true;
+	return p->failed_err;
+}
+
+/* -- failures -- */
+
+static void forget_failed_locked(struct publish *p)
+{
+	free(STEAL(p->failed));
+	p->n_failed = 0;
+}
+
+/* The files of the failed run are told of it at their next close; once, however often it is repeated. */
+static void note_failed_locked(struct publish *p, int err, const struct commit_result *result)
+{
+	struct failed *failed = calloc(result->n_nodes + 1, sizeof(*failed));
+
+	if (!failed)
+		return; /* status tells it */
+	for (size_t i = 0; i < result->n_nodes; i++) {
+		const struct failed *old = find_failed_locked(p, result->nodes[i]);
+
+		failed[i].node = result->nodes[i];
+		failed[i].told = old && old->told && err == p->failed_err;
+	}
+	qsort(failed, result->n_nodes, sizeof(*failed), failed_cmp);
+	forget_failed_locked(p);
+	p->failed = failed;
+	p->n_failed = result->n_nodes;
+	p->failed_err = err;
+}
+
+static void log_failed_locked(struct publish *p, int err, const char *text, int64_t now)
+{
+	enum schedule_reason reason;
+	char repo[REPO_TEXT_MAX];
+	int64_t wake_ms;
+
+	repo_text(&p->env.repo, repo);
+	if (schedule_next(p->schedule, now, &reason, &wake_ms) == SCHEDULE_WAIT)
+		log_warn("%s@%s is not published: %s. It stays staged; next try in %lld s, or `hugfs commit`",
+		         repo, p->env.rev, text, (long long)(wake_ms - now + 999) / 1000);
+	else
+		log_warn("%s@%s is not published: %s. Staged until a change, fsync or `hugfs commit`",
+		         repo, p->env.rev, text);
+}
+
+static void note_result_locked(struct publish *p, int err, const struct commit_result *result, int64_t now)
+{
+	bool news = err != p->last_err || strcmp(result->error.text, p->last_text) != 0;
+
+	if (*result->commit)
+		memcpy(p->last_commit, result->commit, sizeof(p->last_commit));
+	if (err == 0) {
+		if (p->reason != SCHEDULE_RECOVER)
+			forget_failed_locked(p);
+		p->last_err = 0;
+		p->last_text[0] = '\0';
+		p->failing_ms = 0;
+		return;
+	}
+	p->last_err = err;
+	snprintf(p->last_text, sizeof(p->last_text), "%s", result->error.text);
+	if (err == -ECANCELED)
+		return;
+	if (!p->failing_ms)
+		p->failing_ms = now;
+	if (!schedule_transient(err) || now - p->failing_ms >= p->env.opts->fsync_timeout_ms)
+		note_failed_locked(p, err, result);
+	if (news)
+		log_failed_locked(p, err, p->last_text, now);
+}
+
+/* -- waiters -- */
+
+/* Unlinks *at; the caller frees or answers it. */
+static struct waiter *unlink_locked(struct waiter **at)
+{
+	struct waiter *w = *at;
+
+	*at = w->next;
+	w->next = NULL;
+	return w;
+}
+
+static bool in_run_locked(const struct publish *p, const struct waiter *w)
+{
+	return p->running && w->run == p->run;
+}
+
+/* It will not be in a commit: schedule is not to make one for it. */
+static void unschedule_locked(struct publish *p, const struct waiter *w)
+{
+	if (in_run_locked(p, w))
+		return;
+	if (w->asking)
+		schedule_unask(p->schedule);
+	else
+		schedule_unsync(p->schedule, w->node);
+}
+
+static void add_waiter_locked(struct publish *p, struct waiter *w)
+{
+	struct waiter **end = &p->waiters;
+
+	while (*end)
+		end = &(*end)->next;
+	*end = w;
+	w->id = ++p->last_id;
+	w->progress_ms = util_now_ms();
+	cond_signal(&p->wake);
+}
+
+static void join_run_locked(struct publish *p, struct waiter *w)
+{
+	if (!w->run) {
+		w->progress_ms = util_now_ms();
+		w->phase = 0;
+		w->moved = 0;
+	}
+	w->run = p->run;
+}
+
+/* commit_ask.join, on the worker. */
+static bool join_waiters(void *arg)
+{
+	struct publish *p = arg;
+	bool any = false;
+
+	LOCKED(&p->lock);
+	for (struct waiter *w = p->waiters; w; w = w->next) {
+		if (w->asking || w->run == p->run)
+			continue;
+		join_run_locked(p, w);
+		any = true;
+	}
+	if (any)
+		schedule_joined(p->schedule);
+	return any;
+}
+
+static void answer_ask_locked(struct publish *p, struct waiter *w, int err,
+                              const struct commit_result *result)
+{
+	struct publish_answer *a = &w->asking->answer;
+
+	a->err = err;
+	if (result) {
+		memcpy(a->commit, result->commit, sizeof(a->commit));
+		a->url = result->url ? strdup(result->url) : NULL;
+		snprintf(a->text, sizeof(a->text), "%s", result->error.text);
+	}
+	w->asking->answered = true;
+	cond_broadcast(&p->answered);
+	free(w);
+}
+
+/* Moves *at to the fsyncs that are answered when the lock is dropped. */
+static void answer_locked(struct publish *p, struct waiter **at, int err, const struct commit_result *result,
+                          struct waiter **out)
+{
+	struct waiter *w = unlink_locked(at);
+
+	if (w->asking) {
+		answer_ask_locked(p, w, err, result);
+		return;
+	}
+	w->err = err;
+	w->next = *out;
+	*out = w;
+}
+
+static void call_back(struct waiter *out)
+{
+	while (out) {
+		struct waiter *w = out;
+
+		out = w->next;
+		w->done(w->arg, w->err);
+		free(w);
+	}
+}
+
+static void answer_run_locked(struct publish *p, int err, const struct commit_result *result, int64_t now,
+                              struct schedule_outcome *outcome, struct waiter **out)
+{
+	struct waiter **at = &p->waiters;
+
+	while (*at) {
+		struct waiter *w = *at;
+
+		if (w->run != p->run) {
+			at = &w->next;
+		} else if (err < 0 && schedule_transient(err)) {
+			w->err = err;
+			if (result->error.status == HTTP_TOO_MANY && result->error.retry_after_s > 0)
+				w->progress_ms = now + result->error.retry_after_s * (int64_t)1000;
+			if (w->asking)
+				outcome->asked = true;
+			else
+				outcome->syncs++;
+			at = &w->next;
+		} else {
+			answer_locked(p, at, err, result, out);
+		}
+	}
+}
+
+static void look_at_progress_locked(struct publish *p, struct waiter *w, int64_t now)
+{
+	const struct upload_progress *up = &p->progress.upload;
+	uint64_t sent = atomic_load(&up->sent), to_send = atomic_load(&up->to_send);
+	uint64_t moved = atomic_load(&up->hashed) + MIN(sent, to_send);
+	int phase = atomic_load(&p->progress.phase);
+
+	if (!p->running) {
+		if (!w->run)
+			w->progress_ms = now; /* others are waited for: schedule limits that */
+		return;
+	}
+	if (phase > w->phase || moved > w->moved) {
+		w->phase = MAX(w->phase, phase);
+		w->moved = MAX(w->moved, moved);
+		w->progress_ms = MAX(w->progress_ms, now);
+	}
+}
+
+/* Answers those who waited too long; until when the others wait at least. */
+static int64_t expire_locked(struct publish *p, int64_t now, struct waiter **out)
+{
+	int64_t timeout = p->env.opts->fsync_timeout_ms;
+	struct commit_result late = {.error.text = "the Hub does not answer; all of it stays staged"};
+	struct waiter **at = &p->waiters;
+	int64_t wake = INT64_MAX;
+
+	if (p->last_err)
+		memcpy(late.error.text, p->last_text, sizeof(late.error.text));
+	while (*at) {
+		struct waiter *w = *at;
+
+		look_at_progress_locked(p, w, now);
+		if (now - w->progress_ms >= timeout) {
+			unschedule_locked(p, w);
+			answer_locked(p, at, w->err == -EIO ? -EIO : -ETIMEDOUT, &late, out);
+			continue;
+		}
+		wake = MIN(wake, w->progress_ms + timeout);
+		at = &w->next;
+	}
+	if (p->running && p->waiters)
+		wake = MIN(wake, now + MIN(SAMPLE_MS, MAX(timeout / 8, SLEEP_MIN_MS)));
+	return wake;
+}
+
+/* -- what an fsync is for -- */
+
+struct search {
+	uint64_t node;
+	struct {
+		uint64_t node;
+		char *path;
+	} *dirs;
+	size_t n, cap;
+	const char *at; /* the folder that is listed */
+	char *found;
+	int err;
+};
+
+static int search_one(void *arg, const char *name, struct stage_name what)
+{
+	struct search *s = arg;
+	char *path;
+
+	if (what.kind != STAGE_DIR && (what.kind != STAGE_FILE || what.node != s->node))
+		return 0;
+	if (what.kind == STAGE_DIR && s->n == s->cap) {
+		size_t cap = s->cap ? s->cap * 2 : 16;
+		void *grown = reallocarray(s->dirs, cap, sizeof(*s->dirs));
+
+		if (!grown)
+			return -ENOMEM;
+		s->dirs = grown;
+		s->cap = cap;
+	}
+	path = *s->at ? util_printf("%s/%s", s->at, name) : strdup(name);
+	if (!path)
+		return -ENOMEM;
+	if (what.kind == STAGE_FILE) {
+		s->found = path;
+		return 1;
+	}
+	s->dirs[s->n].node = what.node;
+	s->dirs[s->n++].path = path;
+	return 0;
+}
+
+/* The present name of a staged file: 1 and the path, 0: it has none. */
+static int find_path(struct stage *stage, uint64_t node, char **ret)
+{
+	struct search s = {.node = node, .at = ""};
+	int r = stage_list(stage, STAGE_ROOT, search_one, &s);
+
+	for (size_t i = 0; r == 0 && i < s.n; i++) {
+		s.at = s.dirs[i].path;
+		r = stage_list(stage, s.dirs[i].node, search_one, &s);
+	}
+	for (size_t i = 0; i < s.n; i++)
+		free(s.dirs[i].path);
+	free(s.dirs);
+	if (r == 1)
+		*ret = s.found;
+	return r;
+}
+
+/* Is a change published by the next commit? Ends the scan then. */
+static int is_settled(void *arg, const char *path, const struct stage_attr *attr)
+{
+	struct publish *p = arg;
+
+	if (attr->kind == STAGE_WHITEOUT)
+		return 1;
+	if (attr->kind != STAGE_FILE || ignore_match(p->env.ignore, path, false))
+		return 0;
+	return attr->state == STAGE_CLEAN || attr->state == STAGE_STAGED || attr->state == STAGE_COMMITTING;
+}
+
+/* Does the branch hold this file under its present name? */
+static bool is_held(struct publish *p, const char *path, const struct blob_key *key)
+{
+	struct tree_entry ent;
+	char parent[41];
+
+	stage_parent(p->env.stage, parent);
+	return *parent && tree_stat(p->env.tree, &p->env.repo, parent, path, false, &ent, NULL) == 0 &&
+	       ent.kind == HUB_ENTRY_FILE && hash_key_equal(&ent.key, key);
+}
+
+/* 0: wait for a commit; its bytes of now are frozen. 1: there is nothing to wait for. */
+static int prepare_fsync(struct publish *p, uint64_t node)
+{
+	const struct opts *opts = p->env.opts;
+	AUTO_FREE char *path = NULL;
+	struct stage_attr attr;
+	int r;
+
+	if (opts->fsync == OPTS_FSYNC_STAGE || opts->commit == OPTS_COMMIT_MANUAL)
+		return 1;
+	if (!node) {
+		r = stage_each(p->env.stage, is_settled, p);
+		return r < 0 ? r : !r;
+	}
+	r = stage_attr(p->env.stage, node, &attr);
+	if (r < 0)
+		return r == -ENOENT ? 1 : r;
+	if (attr.state == STAGE_CONFLICT)
+		return -ESTALE;
+	r = find_path(p->env.stage, node, &path);
+	if (r <= 0)
+		return r < 0 ? r : 1;
+	r = commit_is_published(p->commit, path, false);
+	if (r < 0 && r != -EAGAIN)
+		return r;
+	if (r == 0 || (attr.is_blob && is_held(p, path, &attr.blob)))
+		return 1;
+	r = attr.is_blob ? 0 : stage_freeze_node(p->env.stage, node, NULL);
+	return r == -ENOENT ? 1 : r;
+}
+
+int publish_fsync(struct publish *p, uint64_t node, publish_done done, void *arg, uint64_t *ret_id)
+{
+	int r = prepare_fsync(p, node);
+	struct waiter *w;
+
+	if (r != 0)
+		return r;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return -ENOMEM;
+	w->node = node;
+	w->done = done;
+	w->arg = arg;
+	LOCKED(&p->lock);
+	if (p->stopping) {
+		free(w);
+		return -ECANCELED;
+	}
+	add_waiter_locked(p, w);
+	schedule_fsync(p->schedule, util_now_ms(), node);
+	*ret_id = w->id;
+	return 0;
+}
+
+bool publish_cancel(struct publish *p, uint64_t id)
+{
+	LOCKED(&p->lock);
+	for (struct waiter **at = &p->waiters; *at; at = &(*at)->next) {
+		if ((*at)->id == id) {
+			unschedule_locked(p, *at);
+			free(unlink_locked(at));
+			return true;
+		}
+	}
+	return false;
+}
+
+/* -- explicit commits -- */
+
+/* Takes back an asking that nobody waits for any more. */
+static void withdraw_locked(struct publish *p, const struct asking *asking)
+{
+	for (struct waiter **at = &p->waiters; *at; at = &(*at)->next) {
+		if ((*at)->asking == asking) {
+			unschedule_locked(p, *at);
+			free(unlink_locked(at));
+			return;
+		}
+	}
+}
+
+static int ask_and_wait(struct publish *p, struct asking *asking, int64_t deadline_ms)
+{
+	int64_t until = deadline_ms ? util_now_ms() + deadline_ms : INT64_MAX;
+	struct waiter *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	w->asking = asking;
+	LOCKED(&p->lock);
+	if (p->stopping) {
+		free(w);
+		return -ECANCELED;
+	}
+	add_waiter_locked(p, w);
+	schedule_ask(p->schedule, util_now_ms());
+	while (!asking->answered) {
+		int64_t left = until - util_now_ms();
+
+		if (!deadline_ms) {
+			cond_wait(&p->answered, &p->lock);
+		} else if (left > 0) {
+			cond_wait_ms(&p->answered, &p->lock, left);
+		} else {
+			withdraw_locked(p, asking);
+			return -ETIMEDOUT;
+		}
+	}
+	return 0;
+}
+
+int publish_commit(struct publish *p, const struct publish_ask *ask, int64_t deadline_ms,
+                   struct publish_answer *ret)
+{
+	struct asking asking = {.ask = ask};
+	struct stage_counts counts;
+	int r = ask_and_wait(p, &asking, deadline_ms);
+
+	if (r < 0)
+		return r;
+	stage_counts(p->env.stage, &counts);
+	asking.answer.left_out = counts.open + (ask->interrupted ? 0 : counts.interrupted);
+	*ret = asking.answer;
+	return 0;
+}
+
+void publish_answer_fini(struct publish_answer *a)
+{
+	free(a->url);
+	*a = (struct publish_answer){0};
+}
+
+/* -- runs -- */
+
+static void *worker_main(void *arg)
+{
+	struct publish *p = arg;
+	struct commit_ask ask = {
+		.cancel = &p->cancel, .progress = &p->progress, .join = join_waiters, .arg = p,
+	};
+	struct commit_result result = {0};
+	bool only_look;
+	int r;
+
+	{
+		LOCKED(&p->lock);
+		ask.title = p->title; /* they stay until end_run_locked */
+		ask.description = p->description;
+		ask.interrupted = p->interrupted;
+		only_look = p->reason == SCHEDULE_RECOVER;
+	}
+	r = only_look ? commit_recover(p->commit, &ask, &result) : commit_run(p->commit, &ask, &result);
+	LOCKED(&p->lock);
+	p->run_err = r;
+	p->result = result;
+	p->done = true;
+	cond_signal(&p->wake);
+	return NULL;
+}
+
+/* Takes the one that asked first along. */
+static void take_ask_locked(struct publish *p)
+{
+	for (struct waiter *w = p->waiters; w; w = w->next) {
+		const struct publish_ask *ask;
+
+		if (!w->asking)
+			continue;
+		ask = w->asking->ask;
+		p->title = ask->title ? strdup(ask->title) : NULL;
+		p->description = ask->description ? strdup(ask->description) : NULL;
+		p->interrupted = ask->interrupted;
+		join_run_locked(p, w);
+		return;
+	}
+}
+
+static void begin_run_locked(struct publish *p, enum schedule_reason reason)
+{
+	int r;
+
+	p->running = true;
+	p->reason = reason;
+	p->run++;
+	if (reason == SCHEDULE_ASKED)
+		take_ask_locked(p);
+	for (struct waiter *w = p->waiters; w && reason != SCHEDULE_RECOVER; w = w->next) {
+		if (!w->asking)
+			join_run_locked(p, w);
+	}
+	schedule_began(p->schedule, reason);
+	r = pthread_create(&p->worker, NULL, worker_main, p);
+	p->has_worker = r == 0;
+	if (r != 0) {
+		p->result = (struct commit_result){
+			.error.retry_after_s = -1, .error.text = "no thread can be started",
+		};
+		p->run_err = -ENOMEM;
+		p->done = true;
+	}
+}
+
+/* One try of the last commit before the end is enough, unless it was nobody's fault. */
+static void note_final_locked(struct publish *p, int err, struct schedule_outcome *outcome)
+{
+	if (!p->final || p->reason != SCHEDULE_ASKED)
+		return;
+	if (err < 0 && schedule_transient(err))
+		outcome->asked = true;
+	else
+		p->final = false;
+}
+
+static void end_run_locked(struct publish *p, struct waiter **out)
+{
+	struct commit_result *result = &p->result;
+	int64_t now = util_now_ms();
+	int err = p->run_err;
+	struct schedule_outcome outcome = {
+		.err = err, .retry_s = result->error.retry_after_s, .sent = result->sent,
+		.unsure = result->unsure,
+	};
+
+	p->done = false;
+	p->running = false;
+	note_final_locked(p, err, &outcome);
+	answer_run_locked(p, err, result, now, &outcome, out);
+	schedule_done(p->schedule, now, &outcome);
+	note_result_locked(p, err, result, now);
+	for (struct waiter *w = *out; w; w = w->next) {
+		struct failed *f = w->err < 0 ? find_failed_locked(p, w->node) : NULL;
+
+		if (f)
+			f->told = true;
+	}
+	commit_result_fini(result);
+	free(STEAL(p->title));
+	free(STEAL(p->description));
+	p->interrupted = false;
+}
+
+/* -- the clock -- */
+
+static bool may_end_locked(struct publish *p, int64_t now)
+{
+	if (!p->stopping)
+		return false;
+	if (!p->final || now >= p->stop_ms)
+		atomic_store(&p->cancel, true);
+	return !p->running && (!p->final || now >= p->stop_ms);
+}
+
+/* Sleeps until something happens or is due. */
+static void sleep_locked(struct publish *p, int64_t now, int64_t wake)
+{
+	if (p->stopping && now < p->stop_ms)
+		wake = MIN(wake, p->stop_ms);
+	p->asleep = wake == INT64_MAX;
+	if (p->asleep)
+		cond_wait(&p->wake, &p->lock);
+	else
+		cond_wait_ms(&p->wake, &p->lock, wake - now);
+	p->asleep = false;
+}
+
+/* One decision. */
+static void step_locked(struct publish *p, struct waiter **out)
+{
+	int64_t now = util_now_ms();
+	int64_t wake = expire_locked(p, now, out), due;
+	enum schedule_reason reason;
+
+	if (*out)
+		return;
+	if (!p->running) {
+		switch (schedule_next(p->schedule, now, &reason, &due)) {
+		case SCHEDULE_COMMIT:
+			begin_run_locked(p, reason);
+			return;
+		case SCHEDULE_WAIT: /* events may make it earlier, but never than a quiet period from now */
+			due = MIN(due, now + MAX(p->env.opts->commit_delay_ms, SLEEP_MIN_MS));
+			wake = MIN(wake, due);
+			break;
+		case SCHEDULE_NOTHING:
+			break;
+		}
+	}
+	sleep_locked(p, now, wake);
+}
+
+/* The publisher ends: nobody waits any longer. */
+static void end_locked(struct publish *p, struct waiter **out)
+{
+	while (p->waiters)
+		answer_locked(p, &p->waiters, -ECANCELED, NULL, out);
+}
+
+static void *clock_main(void *arg)
+{
+	struct publish *p = arg;
+	bool end = false;
+
+	while (!end) {
+		struct waiter *out = NULL;
+		bool ran;
+
+		{
+			LOCKED(&p->lock);
+			ran = p->done;
+			if (ran)
+				end_run_locked(p, &out);
+			else if (may_end_locked(p, util_now_ms()))
+				end = true;
+			else
+				step_locked(p, &out);
+			if (end)
+				end_locked(p, &out);
+		}
+		if (ran && STEAL(p->has_worker))
+			pthread_join(p->worker, NULL); /* it said that it is done */
+		call_back(out);
+	}
+	return NULL;
+}
+
+/* -- life -- */
+
+/* What a former mount left. */
+static void note_left(struct publish *p)
+{
+	CLEANUP(stage_intent_fini) struct stage_intent intent = {0};
+	int64_t now = util_now_ms();
+	struct stage_counts counts;
+
+	if (stage_empty(p->env.stage))
+		return;
+	stage_counts(p->env.stage, &counts);
+	schedule_changed(p->schedule, now, counts.files ? SCHEDULE_CREATED : SCHEDULE_DELETED, "", 0);
+	if (stage_intent_get(p->env.stage, &intent) == 0)
+		schedule_unsure(p->schedule, now);
+}
+
+static int make_parts(struct publish *p)
+{
+	static const enum schedule_mode modes[] = {
+		[OPTS_COMMIT_CLOSE] = SCHEDULE_CLOSE, [OPTS_COMMIT_FSYNC] = SCHEDULE_FSYNC,
+		[OPTS_COMMIT_MANUAL] = SCHEDULE_MANUAL,
+	};
+	const struct publish_env *e = &p->env;
+	struct schedule_opts when = {
+		.mode = modes[e->opts->commit], .delay_ms = e->opts->commit_delay_ms,
+		.open_wait_ms = e->opts->open_wait_ms, .brake = &brake,
+	};
+	struct commit_env what = {
+		.hub = e->hub, .tree = e->tree, .blocks = e->blocks, .fetch = e->fetch, .ignore = e->ignore,
+		.stage = e->stage, .repo = e->repo, .rev = e->rev, .settle = e->settle, .arg = e->arg,
+	};
+	int r = schedule_new(&when, &p->schedule);
+
+	return r < 0 ? r : commit_new(&what, &p->commit);
+}
+
+static void publish_destroy(struct publish *p)
+{
+	commit_free(p->commit);
+	schedule_free(p->schedule);
+	forget_failed_locked(p);
+	cond_fini(&p->answered);
+	cond_fini(&p->wake);
+	lock_fini(&p->lock);
+	free(p);
+}
+
+int publish_new(const struct publish_env *env, struct publish **ret)
+{
+	struct publish *p = calloc(1, sizeof(*p));
+	int r;
+
+	if (!p)
+		return -ENOMEM;
+	p->env = *env;
+	lock_init(&p->lock, LOCK_PUBLISH);
+	cond_init(&p->wake);
+	cond_init(&p->answered);
+	r = make_parts(p);
+	if (r == 0) {
+		note_left(p);
+		r = -pthread_create(&p->clock, NULL, clock_main, p);
+	}
+	if (r < 0) {
+		publish_destroy(p);
+		return r;
+	}
+	*ret = p;
+	return 0;
+}
+
+void publish_free(struct publish *p, int64_t deadline_ms)
+{
+	bool publishes;
+
+	if (!p)
+		return;
+	publishes = deadline_ms > util_now_ms() && p->env.opts->commit != OPTS_COMMIT_MANUAL &&
+	            !stage_empty(p->env.stage);
+	{
+		LOCKED(&p->lock);
+		p->stopping = true;
+		p->stop_ms = deadline_ms;
+		p->final = publishes;
+		if (publishes)
+			schedule_ask(p->schedule, util_now_ms());
+		cond_signal(&p->wake);
+	}
+	pthread_join(p->clock, NULL);
+	publish_destroy(p);
+}
+
+/* -- looking -- */
+
+void publish_status(struct publish *p, struct publish_status *ret)
+{
+	bool empty = stage_empty(p->env.stage);
+	int64_t now = util_now_ms();
+	enum schedule_reason reason;
+	enum schedule_verdict verdict;
+	int64_t wake = 0;
+
+	LOCKED(&p->lock);
+	*ret = (struct publish_status){.last_err = p->last_err};
+	memcpy(ret->last_commit, p->last_commit, sizeof(ret->last_commit));
+	memcpy(ret->last_text, p->last_text, sizeof(ret->last_text));
+	if (p->running) {
+		ret->phase = PUBLISH_UPLOADING;
+		if (atomic_load(&p->progress.phase) >= COMMIT_NAMING)
+			ret->phase = PUBLISH_COMMITTING;
+		ret->sent = atomic_load(&p->progress.upload.sent);
+		ret->to_send = atomic_load(&p->progress.upload.to_send);
+		return;
+	}
+	verdict = schedule_next(p->schedule, now, &reason, &wake);
+	ret->next_ms = verdict == SCHEDULE_NOTHING ? 0 : verdict == SCHEDULE_COMMIT ? now : wake;
+	if (!empty)
+		ret->phase = p->last_err ? PUBLISH_FAILED : PUBLISH_WAITING;
+}
+
+bool publish_idle(struct publish *p)
+{
+	bool empty = stage_empty(p->env.stage);
+
+	LOCKED(&p->lock);
+	return empty && !p->running && !p->waiters;
+}
