@@ -1,0 +1,376 @@
+/* ops_file: opens, bytes, and when a file counts as closed.
+ *
+ * A read is answered from what is on this machine, or parked until the blocks are (fetch). A write goes to the stage and
+ * nowhere else. FLUSH is not "close" (fork, exec and `>` send it too): stage decides by the thread that wrote last.
+ *
+ * Threads: see ops.c. */
+#define LOG_MODULE "ops"
+
+#include "ops_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+
+/* -- open -- */
+
+static bool writes(int flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+static void handle_free(struct view *v, struct handle *h)
+{
+	if (!h)
+		return;
+	view_closed(v, h->inode);
+	view_put(v, h->inode, 1);
+	free(h);
+}
+
+/* Ends what handle_new began: the writer, then the handle. */
+static void handle_end(struct view *v, struct handle *h)
+{
+	struct rev *rev = h->inode->rev;
+	bool writer = h->writer;
+	if (writer) {
+		stage_writer_close(h->stage, h->node);
+		publish_closed(h->publish, h->node, h->wrote);
+	}
+	handle_free(v, h);
+	if (writer)
+		view_release(rev);
+}
+
+/* Makes the handle a writer: the file has a stage node. */
+static int become_writer(struct handle *h)
+{
+	struct rev *rev = h->inode->rev;
+	h->publish = view_hold(rev);
+	if (!h->publish)
+		return -EIO; /* a staged file has a publisher */
+	{
+		LOCKED(&rev->lock);
+		h->stage = rev->stage;
+		h->node = h->inode->snode;
+	}
+	int r = stage_writer_open(h->stage, h->node);
+	if (r < 0) {
+		view_release(rev);
+		return r;
+	}
+	h->writer = true;
+	publish_opened(h->publish, h->node);
+	return 0;
+}
+
+/* `inode` is referenced by the caller; the handle takes one of its own. */
+static int handle_new(struct call *c, struct inode *inode, int flags, struct handle **ret)
+{
+	struct view *v = ops_view(c->ops);
+	struct handle *h = calloc(1, sizeof(*h));
+	if (!h)
+		return -ENOMEM;
+	int r = view_opened(v, inode);
+	if (r < 0) {
+		free(h);
+		return r;
+	}
+	h->inode = view_get(v, inode->id);
+	h->flags = flags;
+	if (writes(flags))
+		r = become_writer(h);
+	if (r == 0 && h->writer && (flags & O_TRUNC)) {
+		h->wrote = true;
+		r = stage_truncate(h->stage, h->node, 0);
+		if (r < 0) {
+			handle_end(v, h);
+			return r;
+		}
+	}
+	if (r < 0) {
+		handle_free(v, h);
+		return r;
+	}
+	*ret = h;
+	return 0;
+}
+
+static void fill_open(struct call *c, struct handle *h)
+{
+	c->fi.fh = (uint64_t)(uintptr_t)h;
+	/* A nodeid means its content, so pages that the kernel holds are right. Readers need no FLUSH. */
+	c->fi.keep_cache = 1;
+	c->fi.noflush = !h->writer;
+}
+
+static int open_inode(struct call *c, struct inode *inode, struct view_need *need, struct handle **ret)
+{
+	struct view *v = ops_view(c->ops);
+	int r = 0;
+	if (inode->kind != INODE_FILE)
+		return -EISDIR;
+	if (writes(c->fi.flags)) {
+		r = view_may_write(v, inode, need);
+		if (r == 0)
+			r = view_stage_file(v, inode, need);
+	}
+	if (r == 0)
+		r = handle_new(c, inode, c->fi.flags, ret);
+	/* The last writer closed an unchanged file between the two steps, and took its node along: once more. */
+	return r == -ENOENT && writes(c->fi.flags) ? -EAGAIN : r;
+}
+
+static int run_open(struct call *c, struct view_need *need)
+{
+	AUTO_INODE inode = ops_hold(c, c->ino);
+	struct handle *h;
+	if (!inode.inode)
+		return -ESTALE;
+	int r = open_inode(c, inode.inode, need, &h);
+	if (r < 0)
+		return r;
+	fill_open(c, h);
+	if (fuse_reply_open(c->req, &c->fi) < 0)
+		handle_end(inode.view, h);
+	return 0;
+}
+
+void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct call c = {.req = req, .ops = ops_of(req), .run = run_open, .ino = ino, .fi = *fi};
+	ops_dispatch(&c);
+}
+
+static int run_create(struct call *c, struct view_need *need)
+{
+	AUTO_INODE dir = ops_hold(c, c->ino);
+	struct view *v = dir.view;
+	struct inode *inode = NULL;
+	struct handle *h = NULL;
+	struct fuse_entry_param e;
+	if (!dir.inode)
+		return -ESTALE;
+	int r = view_create(v, dir.inode, c->name, c->mode, &inode, need);
+	if (r == 0) {
+		ops_changed(dir.inode, PUBLISH_CREATED, c->name, inode->snode);
+		r = handle_new(c, inode, c->fi.flags, &h);
+		if (r == 0)
+			h->wrote = true; /* a new empty file is a change */
+	} else if (r == -EEXIST && !(c->fi.flags & O_EXCL)) {
+		/* A push brought the name since the kernel asked: then this is an open. */
+		r = view_lookup(v, dir.inode, c->name, &inode, need);
+		if (r == 0)
+			r = open_inode(c, inode, need, &h);
+	}
+	if (r == 0)
+		r = ops_entry(c->ops, dir.inode, inode, &e);
+	if (r < 0) {
+		if (h)
+			handle_end(v, h);
+		view_put(v, inode, 1);
+		return r;
+	}
+	fill_open(c, h);
+	if (fuse_reply_create(c->req, &e, &c->fi) < 0) {
+		handle_end(v, h);
+		view_put(v, inode, 1);
+	}
+	return 0;
+}
+
+void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct call c = {
+		.req = req,
+		.ops = ops_of(req),
+		.run = run_create,
+		.ino = parent,
+		.name = name,
+		.mode = mode,
+		.fi = *fi,
+	};
+	ops_dispatch(&c);
+}
+
+/* -- bytes -- */
+
+static int run_read(struct call *c, struct view_need *need)
+{
+	struct handle *h = handle_of(&c->fi);
+	char *buf AUTO_FREE = malloc(c->size);
+	if (!buf)
+		return -ENOMEM;
+	ssize_t n = view_read(ops_view(c->ops), h->inode, (uint64_t)c->off, buf, c->size, need);
+	if (n < 0)
+		return (int)n;
+	fuse_reply_buf(c->req, buf, (size_t)n);
+	return 0;
+}
+
+void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct call c = {
+		.req = req, .ops = ops_of(req), .run = run_read, .ino = ino, .size = size, .off = off, .fi = *fi};
+	ops_dispatch(&c);
+}
+
+void ops_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+	(void)ino;
+	int r = stage_write(h->stage, h->node, (uint64_t)off, data, size, fuse_req_ctx(req)->pid);
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return;
+	}
+	h->wrote = true;
+	publish_wrote(h->publish, h->node, size);
+	fuse_reply_write(req, size);
+}
+
+void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+	int r = 0;
+	(void)ino;
+	if (h->writer) {
+		pid_t pid = fuse_req_ctx(req)->pid;
+		r = stage_writer_flush(h->stage, h->node, pid, ops_was_killed(ops_of(req), pid));
+		if (r == 0)
+			r = publish_take_error(h->publish, h->node);
+	}
+	fuse_reply_err(req, -r);
+}
+
+void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	handle_end(ops_view(ops_of(req)), handle_of(fi));
+	fuse_reply_err(req, 0);
+}
+
+/* -- fsync -- */
+
+int ops_wait_published(struct call *c, struct rev *rev, uint64_t node, struct view_need *need)
+{
+	if (c->waited)
+		return c->wait_err;
+	if (!view_hold(rev))
+		return 0; /* nothing was ever staged in this branch */
+	c->held = rev;
+	view_need_fini(need);
+	need->what = VIEW_NEED_PUBLISH;
+	need->off = node;
+	return -EAGAIN;
+}
+
+static int run_fsync(struct call *c, struct view_need *need)
+{
+	struct handle *h = handle_of(&c->fi);
+	struct rev *rev = h->inode->rev;
+	uint64_t node;
+	struct stage *stage;
+	{
+		LOCKED(&rev->lock);
+		node = h->writer ? h->node : h->inode->snode;
+		stage = rev->stage;
+	}
+	int r = 0;
+	if (node && !c->waited) {
+		r = stage_sync(stage, node);
+		if (r == -ENOENT)
+			node = r = 0; /* a commit settled it just now */
+	}
+	/* With O_SYNC and O_DSYNC the kernel sends one of these after each write: local durability is what was asked. */
+	if (r == 0 && node && !(h->flags & (O_SYNC | O_DSYNC)))
+		r = ops_wait_published(c, rev, node, need);
+	if (r == 0)
+		fuse_reply_err(c->req, 0);
+	return r;
+}
+
+void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)datasync;
+	struct call c = {.req = req, .ops = ops_of(req), .run = run_fsync, .ino = ino, .fi = *fi};
+	ops_dispatch(&c);
+}
+
+/* -- attributes -- */
+
+/* truncate(2): a writer for this moment. ftruncate(2) comes with its handle's file still open, which is one more. */
+static int truncate_file(struct call *c, struct inode *inode, struct view_need *need)
+{
+	struct handle *h;
+	if (inode->kind != INODE_FILE)
+		return -EISDIR;
+	c->fi.flags = O_WRONLY;
+	int r = open_inode(c, inode, need, &h);
+	if (r < 0)
+		return r;
+	r = stage_truncate(h->stage, h->node, (uint64_t)c->attr.st_size);
+	h->wrote = true;
+	if (r == 0)
+		r = stage_writer_flush(h->stage, h->node, fuse_req_ctx(c->req)->pid, false);
+	if (r == 0)
+		publish_wrote(h->publish, h->node, 0);
+	handle_end(ops_view(c->ops), h);
+	return r;
+}
+
+static unsigned decode_attr(const struct call *c, struct stage_attr *attr)
+{
+	unsigned what = 0;
+	if (c->to_set & FUSE_SET_ATTR_MODE) {
+		what |= STAGE_SET_MODE;
+		attr->mode = c->attr.st_mode & 07777;
+	}
+	if (c->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) {
+		what |= STAGE_SET_OWNER;
+		if (c->to_set & FUSE_SET_ATTR_UID)
+			attr->uid = c->attr.st_uid;
+		if (c->to_set & FUSE_SET_ATTR_GID)
+			attr->gid = c->attr.st_gid;
+	}
+	if (c->to_set & FUSE_SET_ATTR_MTIME_NOW) {
+		what |= STAGE_SET_MTIME;
+		clock_gettime(CLOCK_REALTIME, &attr->mtime);
+	} else if (c->to_set & FUSE_SET_ATTR_MTIME) {
+		what |= STAGE_SET_MTIME;
+		attr->mtime = c->attr.st_mtim;
+	}
+	return what;
+}
+
+static int run_setattr(struct call *c, struct view_need *need)
+{
+	AUTO_INODE inode = ops_hold(c, c->ino);
+	struct stat st;
+	double timeout;
+	if (!inode.inode)
+		return -ESTALE;
+	int r = view_stat(inode.view, inode.inode, &st, &timeout);
+	struct stage_attr attr = {.uid = st.st_uid, .gid = st.st_gid};
+	unsigned what = decode_attr(c, &attr);
+	if (r == 0 && (c->to_set & FUSE_SET_ATTR_SIZE))
+		r = truncate_file(c, inode.inode, need);
+	if (r == 0 && what)
+		r = view_setattr(inode.view, inode.inode, what, &attr, need);
+	if (r == 0)
+		r = view_stat(inode.view, inode.inode, &st, &timeout);
+	if (r == 0)
+		fuse_reply_attr(c->req, &st, timeout);
+	return r;
+}
+
+void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	(void)fi;
+	struct call c = {
+		.req = req, .ops = ops_of(req), .run = run_setattr, .ino = ino, .attr = *attr, .to_set = to_set};
+	ops_dispatch(&c);
+}
