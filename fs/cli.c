@@ -601,8 +601,11 @@ static int complain_busy(const char *mountpoint)
 		return complain("%s is busy and stays mounted: somebody has files open in it, or something "
 		                "is mounted in it", mountpoint);
 	complain("%s is busy and stays mounted: these processes have files open in it:", mountpoint);
-	for (const char *line = holders.data ? holders.data : ""; *line; line += strcspn(line, "\n") + 1)
-		fprintf(stderr, "  %.*s\n", (int)strcspn(line, "\n"), line);
+	for (size_t i = 0; i < holders.len; i++) {
+		if (i == 0 || holders.data[i - 1] == '\n')
+			fputs("  ", stderr);
+		fputc(holders.data[i], stderr);
+	}
 	return FAILED;
 }
 

@@ -40,7 +40,6 @@
 #define LOOK_FAR 1000
 #define WARM_MAX 64      /* folders whose listing is fetched after a commit */
 #define OWN_TOKENS 16
-#define TITLE_NAME_MAX 80
 #define TOKEN_LABEL "hugfs-commit: "
 
 struct commit {
@@ -530,53 +529,10 @@ static int follow_head(struct run *run)
 
 /* -- the commit -- */
 
-struct tally {
-	size_t n;
-	const char *first;
-};
-
-static void tally_add(struct tally *t, const char *path)
-{
-	if (t->n++ == 0)
-		t->first = path;
-}
-
-static int tally_say(struct buf *out, const char *verb, const struct tally *t)
-{
-	int r;
-
-	if (!t->n)
-		return 0;
-	r = buf_addf(out, "%s%s ", out->len ? ", " : "", verb);
-	if (r == 0 && t->n == 1 && strlen(t->first) <= TITLE_NAME_MAX)
-		return buf_add(out, t->first, strlen(t->first));
-	return r < 0 ? r : buf_addf(out, t->n == 1 ? "a file" : "%zu files", t->n);
-}
-
-/* "Add 3 files, update config.json, delete old.bin" */
-static int make_title(const struct tally kinds[3], char **ret)
-{
-	static const char *const verbs[] = {"add", "update", "delete"};
-	AUTO_BUF out = {0};
-	int r = 0;
-
-	for (size_t i = 0; r == 0 && i < ARRAY_LEN(verbs); i++)
-		r = tally_say(&out, verbs[i], &kinds[i]);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < out.len; i++) {
-		if ((unsigned char)out.data[i] < 0x20)
-			out.data[i] = '?';
-	}
-	out.data[0] = (char)(out.data[0] - 'a' + 'A');
-	*ret = STEAL(out.data);
-	return 0;
-}
-
 /* The operations that bring `base` to what we want, deletions first. ret_title: what they are, in words. */
 static int make_ops(struct run *run, char **ret_title)
 {
-	struct tally kinds[3] = {0};
+	struct commit_tally kinds[3] = {0};
 	size_t n = 0;
 
 	free(STEAL(run->ops));
@@ -608,12 +564,12 @@ static int make_ops(struct run *run, char **ret_title)
 				op->source = upload_read;
 				op->arg = change->file;
 			}
-			tally_add(&kinds[pass == COMMIT_DELETE ? 2 : held ? 1 : 0], change->path);
+			commit_tally_add(&kinds[pass == COMMIT_DELETE ? 2 : held ? 1 : 0], change->path);
 			n++;
 		}
 	}
 	run->n_ops = n;
-	return n ? make_title(kinds, ret_title) : 0;
+	return n ? commit_tally_title(kinds, ret_title) : 0;
 }
 
 /* Is there anything staged whose place on the branch is settled by this run, though no request is needed
@@ -857,6 +813,37 @@ static int send_once(struct run *run, const char *title)
 	return r;
 }
 
+static int op_path_cmp(const void *path, const void *op)
+{
+	return strcmp(path, ((const struct hub_op *)op)->path);
+}
+
+/* tree_walk_fn: 1 for a file that stays. */
+static int stays(void *arg, const char *path, const struct tree_entry *entry)
+{
+	const struct run *run = arg;
+
+	return strcmp(path, ".gitattributes") != 0 &&
+	       !bsearch(path, run->ops, run->n_ops, sizeof(*run->ops), op_path_cmp);
+}
+
+/* rm -rf of everything is asked for again: -EPERM when nothing is added and no file but .gitattributes would stay. */
+static int check_emptying(struct run *run)
+{
+	struct commit *c = run->c;
+	int r;
+
+	if (run->ask->may_empty || run->ops[run->n_ops - 1].kind != HUB_OP_DELETE)
+		return 0; /* deletions come first, each list by path */
+	r = tree_walk(c->env.tree, &c->env.repo, run->base, "", stays, run, &run->ret->error);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	snprintf(run->ret->error.text, sizeof(run->ret->error.text),
+	         "this would delete every file of %s, so it is held: `hugfs commit` publishes it, `hugfs discard` "
+	         "brings the files back", c->env.rev);
+	return -EPERM;
+}
+
 /* 1: names are to be read again. */
 static int send_changes(struct run *run)
 {
@@ -871,6 +858,9 @@ static int send_changes(struct run *run)
 			return r;
 		if (!run->n_ops)
 			return has_news(run) ? settle_equal(run) : 0;
+		r = check_emptying(run);
+		if (r < 0)
+			return r;
 		enter(run, COMMIT_SENDING);
 		r = send_once(run, title);
 		if (r != -ESTALE)

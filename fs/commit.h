@@ -52,6 +52,7 @@ struct commit_ask {
 	const char *title;       /* NULL: made from what changed */
 	const char *description; /* NULL: none */
 	bool interrupted;        /* take interrupted files too */
+	bool may_empty;          /* as publish_ask.may_empty */
 	atomic_bool *cancel;     /* set by anybody: the run ends soon with -ECANCELED, and can be repeated */
 	struct commit_progress *progress; /* reset here */
 	/* The uploads are done: has anybody joined, whose files are frozen by now? Then they are taken in

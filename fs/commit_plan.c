@@ -27,6 +27,7 @@
 
 #include "log.h"
 
+#define TITLE_NAME_MAX 80
 #define CHANGES_MAX ((size_t)1 << 20) /* forty times what the Hub takes in one commit (hub-api.md 6.7) */
 
 /* A folder of the overlay. */
@@ -620,4 +621,43 @@ int commit_plan_check(const struct commit_plan_env *env, const struct commit_pla
 	else
 		free(k.path);
 	return r;
+}
+
+/* -- the title -- */
+
+void commit_tally_add(struct commit_tally *t, const char *path)
+{
+	if (t->n++ == 0)
+		t->first = path;
+}
+
+static int tally_say(struct buf *out, const char *verb, const struct commit_tally *t)
+{
+	int r;
+
+	if (!t->n)
+		return 0;
+	r = buf_addf(out, "%s%s ", out->len ? ", " : "", verb);
+	if (r == 0 && t->n == 1 && strlen(t->first) <= TITLE_NAME_MAX)
+		return buf_add(out, t->first, strlen(t->first));
+	return r < 0 ? r : buf_addf(out, t->n == 1 ? "a file" : "%zu files", t->n);
+}
+
+int commit_tally_title(const struct commit_tally kinds[3], char **ret)
+{
+	static const char *const verbs[] = {"add", "update", "delete"};
+	AUTO_BUF out = {0};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_LEN(verbs); i++)
+		r = tally_say(&out, verbs[i], &kinds[i]);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < out.len; i++) {
+		if ((unsigned char)out.data[i] < 0x20)
+			out.data[i] = '?';
+	}
+	out.data[0] = (char)(out.data[0] - 'a' + 'A');
+	*ret = STEAL(out.data);
+	return 0;
 }

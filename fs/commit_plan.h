@@ -54,4 +54,13 @@ int commit_plan_check(const struct commit_plan_env *env, const struct commit_pla
 int commit_plan_stat(struct tree *tree, const struct repo_id *repo, const char *commit, const char *path,
                      struct tree_entry *ret, struct hub_error *err) MUST_USE;
 
+/* What a commit says of itself: "Add 3 files, update config.json, delete old.bin". kinds: added, updated, deleted; the paths
+ * are borrowed. Caller frees the title. */
+struct commit_tally {
+	size_t n;
+	const char *first;
+};
+void commit_tally_add(struct commit_tally *t, const char *path);
+int commit_tally_title(const struct commit_tally kinds[3], char **ret) MUST_USE;
+
 #endif

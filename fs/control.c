@@ -279,7 +279,12 @@ static int work_status(void *arg, struct rev *rev)
  * staged there. */
 static int publish_one(struct control *c, struct rev *rev, const struct work *w, struct publish_answer *ret)
 {
-	const struct publish_ask ask = {w->req->title, w->req->description, w->req->interrupted};
+	const struct publish_ask ask = {
+		.title = w->req->title,
+		.description = w->req->description,
+		.interrupted = w->req->interrupted,
+		.may_empty = w->req->verb == CONTROL_COMMIT,
+	};
 	struct publish *p;
 	int r;
 

@@ -46,6 +46,7 @@ struct ops {
 	struct call *answers;
 	struct call *parked; /* all that wait */
 	unsigned n_parked;
+	struct handle *handles;
 	struct {
 		pid_t pid;        /* 0: idle */
 		uint64_t asked, done;
@@ -346,6 +347,28 @@ static void *answer(void *arg)
 	}
 }
 
+/* -- handles -- */
+
+void ops_handle_add(struct ops *o, struct handle *h)
+{
+	LOCKED(&o->lock);
+	h->next = o->handles;
+	if (h->next)
+		h->next->prev = h;
+	o->handles = h;
+}
+
+void ops_handle_drop(struct ops *o, struct handle *h)
+{
+	LOCKED(&o->lock);
+	if (h->prev)
+		h->prev->next = h->next;
+	else
+		o->handles = h->next;
+	if (h->next)
+		h->next->prev = h->prev;
+}
+
 /* -- killed writers -- */
 
 /* Field 52 of /proc/PID/stat is the exit code of a thread that is on its way out: its low 7 bits are the signal
@@ -518,6 +541,10 @@ void ops_free(struct ops *o)
 		LOCKED(&o->lock);
 		while (o->n_parked > 0)
 			cond_wait(&o->idle, &o->lock);
+	}
+	for (struct handle *h = o->handles, *next; h; h = next) {
+		next = h->next;
+		free(h); /* what it held went with the view */
 	}
 	cond_fini(&o->idle);
 	cond_fini(&o->work);

@@ -22,17 +22,16 @@ static bool writes(int flags)
 	return (flags & O_ACCMODE) != O_RDONLY;
 }
 
-static void handle_free(struct view *v, struct handle *h)
+static void handle_free(struct ops *o, struct handle *h)
 {
-	if (!h)
-		return;
-	view_closed(v, h->inode);
-	view_put(v, h->inode, 1);
+	ops_handle_drop(o, h);
+	view_closed(ops_view(o), h->inode);
+	view_put(ops_view(o), h->inode, 1);
 	free(h);
 }
 
 /* Ends what handle_new began: the writer, then the handle. */
-static void handle_end(struct view *v, struct handle *h)
+static void handle_end(struct ops *o, struct handle *h)
 {
 	struct rev *rev = h->inode->rev;
 	bool writer = h->writer;
@@ -40,7 +39,7 @@ static void handle_end(struct view *v, struct handle *h)
 		stage_writer_close(h->stage, h->node);
 		publish_closed(h->publish, h->node, h->wrote);
 	}
-	handle_free(v, h);
+	handle_free(o, h);
 	if (writer)
 		view_release(rev);
 }
@@ -81,18 +80,19 @@ static int handle_new(struct call *c, struct inode *inode, int flags, struct han
 	}
 	h->inode = view_get(v, inode->id);
 	h->flags = flags;
+	ops_handle_add(c->ops, h);
 	if (writes(flags))
 		r = become_writer(h);
 	if (r == 0 && h->writer && (flags & O_TRUNC)) {
 		h->wrote = true;
 		r = stage_truncate(h->stage, h->node, 0);
 		if (r < 0) {
-			handle_end(v, h);
+			handle_end(c->ops, h);
 			return r;
 		}
 	}
 	if (r < 0) {
-		handle_free(v, h);
+		handle_free(c->ops, h);
 		return r;
 	}
 	*ret = h;
@@ -135,7 +135,7 @@ static int run_open(struct call *c, struct view_need *need)
 		return r;
 	fill_open(c, h);
 	if (fuse_reply_open(c->req, &c->fi) < 0)
-		handle_end(inode.view, h);
+		handle_end(c->ops, h);
 	return 0;
 }
 
@@ -170,13 +170,13 @@ static int run_create(struct call *c, struct view_need *need)
 		r = ops_entry(c->ops, dir.inode, inode, &e);
 	if (r < 0) {
 		if (h)
-			handle_end(v, h);
+			handle_end(c->ops, h);
 		view_put(v, inode, 1);
 		return r;
 	}
 	fill_open(c, h);
 	if (fuse_reply_create(c->req, &e, &c->fi) < 0) {
-		handle_end(v, h);
+		handle_end(c->ops, h);
 		view_put(v, inode, 1);
 	}
 	return 0;
@@ -249,7 +249,7 @@ void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	handle_end(ops_view(ops_of(req)), handle_of(fi));
+	handle_end(ops_of(req), handle_of(fi));
 	fuse_reply_err(req, 0);
 }
 
@@ -318,7 +318,7 @@ static int truncate_file(struct call *c, struct inode *inode, struct view_need *
 		r = stage_writer_flush(h->stage, h->node, fuse_req_ctx(c->req)->pid, false);
 	if (r == 0)
 		publish_wrote(h->publish, h->node, 0);
-	handle_end(ops_view(c->ops), h);
+	handle_end(c->ops, h);
 	return r;
 }
 

@@ -53,11 +53,16 @@ struct handle {
 	struct publish *publish;
 	uint64_t node;
 	_Atomic bool wrote;
+	struct handle *prev, *next; /* all handles: see ops_handle_add */
 };
 static inline struct handle *handle_of(const struct fuse_file_info *fi)
 {
 	return (struct handle *)(uintptr_t)fi->fh;
 }
+
+/* Handles whose RELEASE never comes, because the mount ends before it, are freed by ops_free. */
+void ops_handle_add(struct ops *o, struct handle *h);
+void ops_handle_drop(struct ops *o, struct handle *h);
 
 struct view *ops_view(struct ops *o);
 const struct ops_env *ops_env(struct ops *o);

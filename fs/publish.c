@@ -76,7 +76,7 @@ struct publish {
 	enum schedule_reason reason;
 	uint64_t run;         /* its number */
 	char *title, *description;
-	bool interrupted;
+	bool interrupted, may_empty;
 	int run_err;
 	struct commit_result result;
 	bool stopping, final; /* final: one more commit before the end */
@@ -650,6 +650,7 @@ static void *worker_main(void *arg)
 		ask.title = p->title; /* they stay until end_run_locked */
 		ask.description = p->description;
 		ask.interrupted = p->interrupted;
+		ask.may_empty = p->may_empty;
 		only_look = p->reason == SCHEDULE_RECOVER;
 	}
 	r = only_look ? commit_recover(p->commit, &ask, &result) : commit_run(p->commit, &ask, &result);
@@ -673,6 +674,7 @@ static void take_ask_locked(struct publish *p)
 		p->title = ask->title ? strdup(ask->title) : NULL;
 		p->description = ask->description ? strdup(ask->description) : NULL;
 		p->interrupted = ask->interrupted;
+		p->may_empty = ask->may_empty;
 		join_run_locked(p, w);
 		return;
 	}
@@ -739,7 +741,7 @@ static void end_run_locked(struct publish *p, struct waiter **out)
 	commit_result_fini(result);
 	free(STEAL(p->title));
 	free(STEAL(p->description));
-	p->interrupted = false;
+	p->interrupted = p->may_empty = false;
 }
 
 /* -- the clock -- */

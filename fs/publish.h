@@ -60,6 +60,7 @@ struct publish_ask {
 	const char *title;      /* NULL: made from what changed */
 	const char *description;
 	bool interrupted;       /* take interrupted files too */
+	bool may_empty;         /* also a commit that leaves no file but .gitattributes, which is held otherwise (-EPERM) */
 };
 /* What an explicit commit came to. */
 struct publish_answer {

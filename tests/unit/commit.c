@@ -964,6 +964,22 @@ static void cancelled_and_repeated(void **state)
 	TREE("a=1 b.bin=weights");
 }
 
+static void deleting_everything_is_held(void **state)
+{
+	struct fixture *f = *state;
+
+	START(f, "a", "1", "d/b", "2", ".gitattributes", "x");
+	assert_int_equal(stage_unlink(f->stage, STAGE_ROOT, "a", true), 0);
+	assert_int_equal(stage_rmdir(f->stage, STAGE_ROOT, "d", true), 0);
+	assert_int_equal(run(f), -EPERM);
+	assert_int_equal(fake.posts, 0);
+	assert_false(stage_empty(f->stage));
+	f->ask.may_empty = true;
+	RUNS(f);
+	TREE(".gitattributes=x");
+	assert_true(stage_empty(f->stage));
+}
+
 static void interrupted_files_when_asked(void **state)
 {
 	struct fixture *f = *state;
@@ -987,6 +1003,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(new_files),
+		TEST(deleting_everything_is_held),
 		TEST(title_and_text_are_kept),
 		TEST(open_files_wait),
 		TEST(names_settle_apart_from_bytes),
