@@ -22,6 +22,7 @@
 #define ENTRIES_DEFAULT 1000000
 #define POLL_DEFAULT_S 30
 #define WARN_EVERY_MS 60000
+#define RETRY_AFTER_MS 10000 /* a Hub that did not answer is not asked again before, so that few wait for it */
 #define DEPTH_MAX 512 /* folders in folders: git itself stops before */
 
 /* -- items -- */
@@ -265,7 +266,7 @@ bool tree_is_known(struct tree *t, const char *key)
 bool tree_look(struct tree *t, const char *key, struct answer *ret, bool *ret_any)
 {
 	const struct item *it;
-	int64_t last;
+	int64_t now = util_now_ms();
 
 	LOCKED(&t->lock);
 	it = tree_find_locked(t, key);
@@ -273,8 +274,9 @@ bool tree_look(struct tree *t, const char *key, struct answer *ret, bool *ret_an
 	if (!it)
 		return false;
 	tree_answer_copy(ret, &it->a);
-	last = MAX(it->a.checked_ms, it->failed_ms);
-	return last && util_now_ms() - last < t->poll_ms;
+	if (it->failed_ms && now - it->failed_ms < MAX(t->poll_ms, RETRY_AFTER_MS))
+		return true;
+	return it->a.checked_ms && now - it->a.checked_ms < t->poll_ms;
 }
 
 void tree_save(struct tree *t, const char *key, const void *value, size_t len)

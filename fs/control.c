@@ -588,20 +588,22 @@ static void *accept_main(void *arg)
 	return NULL;
 }
 
+/* The socket gets its name when somebody listens: one that refuses counts as dead, and is removed. */
 static int listen_at(struct control *c)
 {
+	AUTO_FREE char *making = util_printf("%s.new", c->path);
 	struct sockaddr_un addr;
-	int r = control_address(c->path, &addr);
+	int r = making ? control_address(making, &addr) : -ENOMEM;
 
 	if (r < 0)
 		return r;
 	c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (c->listen_fd < 0)
 		return -errno;
-	if (unlink(c->path) < 0 && errno != ENOENT) /* of a daemon of this pid that was killed */
+	if (unlink(making) < 0 && errno != ENOENT) /* of a daemon of this pid that was killed */
 		return -errno;
-	if (bind(c->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(c->path, 0600) < 0 ||
-	    listen(c->listen_fd, CONNECTIONS_MAX) < 0)
+	if (bind(c->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(making, 0600) < 0 ||
+	    listen(c->listen_fd, CONNECTIONS_MAX) < 0 || rename(making, c->path) < 0)
 		return -errno;
 	return 0;
 }

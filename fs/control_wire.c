@@ -366,7 +366,7 @@ static bool fits(const char *dir)
 {
 	struct sockaddr_un addr;
 
-	return strlen(dir) + sizeof("/0123456789abcdef-1234567890.sock") <= sizeof(addr.sun_path);
+	return strlen(dir) + sizeof("/0123456789abcdef-1234567890.sock.new") <= sizeof(addr.sun_path);
 }
 
 /* The i-th folder in which a mount of `uid` may have its socket. NULL: no such; caller frees. */

@@ -280,6 +280,21 @@ def test_fsync_on_a_branch_that_moved_is_estale(mount, box, hub):
     assert repo.published() == [] and repo.content("a.txt") == b"theirs"
 
 
+def test_a_push_in_the_last_moment_is_never_overwritten(mount, box, hub):
+    """Somebody pushes after we asked for everything and before our commit is applied: its parent forbids it."""
+    repo = box.repo({"a.txt": b"old"})
+    m = mount(repo.uri, "commit_delay=60")
+    hub.fault(f"{repo.id}/commit/", method="POST", delay_ms=1500)
+    seq = hub.last_seq()
+    child = m.start_py(WRITE_AND_SYNC, "a.txt", "mine")
+    hub.wait_for(lambda items: [item for item in items if "/commit/" in item["path"]], since=seq)
+    theirs = repo.push({"a.txt": b"theirs"})
+    box.expect(r"(warn|err) ")
+    child.expect("ESTALE")
+    child.finish()
+    assert repo.head() == theirs and m.read("main/a.txt") == b"mine"
+
+
 def test_fsync_answered_412_is_estale(mount, box, hub):
     repo = box.repo({"a.txt": b"old"})
     m = mount(repo.uri, "commit_delay=60")
