@@ -570,6 +570,10 @@ static int check_change(struct check *k, const struct commit_change *c)
 		return r;
 	if (has[1] ? adds_it(c, &ents[1]) : c->kind == COMMIT_DELETE)
 		return 0; /* both did the same */
+	/* The file was changed here when theirs was there already: ours is a change of theirs. */
+	if (has[1] && c->row && c->row->has_committed && ents[1].kind == HUB_ENTRY_FILE &&
+	    hash_key_equal(&c->row->blob, &ents[1].key))
+		return 0;
 	if (!same(ents, has))
 		return conflict(k, c->path);
 	return c->kind == COMMIT_ADD && !has[1] ? check_above(k, c->path) : 0;

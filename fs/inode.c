@@ -213,6 +213,12 @@ int inode_make(struct inode_table *t, struct inode *parent, const char *name, co
 	if (t->n >= t->map[BY_ID].n_slots)
 		grow_locked(t);
 	struct inode *former = find_name_locked(t, parent, name);
+	if (former && spec->shared && former->kind == spec->kind && former->rev == spec->rev) {
+		former->refs++;
+		inode_free(i);
+		*ret = former;
+		return 0;
+	}
 	if (former)
 		detach_locked(t, former);
 	/* 0 is no st_ino, and 1 is the root's nodeid, which libfuse's readdir shows for "..". */

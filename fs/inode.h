@@ -67,6 +67,7 @@ struct inode {
 	struct inode_place *place; /* FILE, clean; owned */
 	struct stage_attr *local;  /* times and modes set here on a clean file or a folder; NULL: none; owned */
 	unsigned local_set;   /* STAGE_SET_* of local */
+	int64_t date_s;       /* of the commit that it was first seen in */
 	unsigned opens;       /* handles */
 	bool pinned;          /* snode is pinned, because opens > 0 */
 	struct source *source; /* what its committed bytes are read from; kept while opens > 0 */
@@ -82,6 +83,7 @@ struct inode_spec {
 	struct rev *rev;
 	const struct repo_id *repo;
 	uint64_t ino;
+	bool shared; /* a living one of that name, kind and revision is as good: two may be made at once */
 };
 /* The living inode of that name in `parent`, or NULL. Referenced. */
 struct inode *inode_find(struct inode_table *t, struct inode *parent, const char *name);

@@ -8,8 +8,10 @@
  * thread that answers interrupted requests; one that reads /proc.
  *
  *   state        who moves it                     to
- *   PARKED       whoever completes the need       RUNNING, then a reply, or PARKED again with another need
+ *   STARTING     start_need                       PARKED, or RUNNING when ops stops: then it replies
+ *   PARKED       whoever completes the need       RUNNING, then a reply, or STARTING again with another need
  *   PARKED       the kernel's INTERRUPT, stop     ANSWERED: EINTR is sent, the completion finds nothing to do
+ *   STARTING     the kernel's INTERRUPT           ANSWERED
  *
  * References of a parked call: one of the need that is under way, one of the answer that is queued. An interrupt's
  * call-back must not reply itself: libfuse holds the request's lock around it.
@@ -29,7 +31,7 @@
 #define MAX_ROUNDS 64     /* needs of one request: a read of a much edited file has many gaps */
 #define KILLED_WAIT_MS 20 /* an exec blocks readers of /proc/PID until its FLUSH is answered */
 
-enum { PARKED, RUNNING, ANSWERED };
+enum { STARTING, PARKED, RUNNING, ANSWERED };
 
 struct ops {
 	struct ops_env env;
@@ -137,7 +139,7 @@ static void on_interrupt(fuse_req_t req, void *data)
 {
 	struct call *c = data;
 	(void)req;
-	if (!move_state(c, PARKED, ANSWERED))
+	if (!move_state(c, PARKED, ANSWERED) && !move_state(c, STARTING, ANSWERED))
 		return;
 	LOCKED(&c->ops->lock);
 	queue_answer_locked(c);
@@ -158,13 +160,23 @@ static void on_published(void *arg, int err)
 	complete(c, 0);
 }
 
-static void queue_work(struct call *c)
+/* Workers leave only when the queue is empty, and nothing comes into it any more. */
+static bool enqueue(struct call *c)
 {
 	LOCKED(&c->ops->lock);
+	if (c->ops->stop)
+		return false;
 	c->next_queued = NULL;
 	*c->ops->queue_end = c;
 	c->ops->queue_end = &c->next_queued;
 	cond_signal(&c->ops->work);
+	return true;
+}
+
+static void queue_work(struct call *c)
+{
+	if (!enqueue(c))
+		complete(c, -EINTR);
 }
 
 static void wait_published(struct call *c)
@@ -177,11 +189,22 @@ static void wait_published(struct call *c)
 		on_published(c, r < 0 ? r : 0);
 }
 
-/* Sets about the need of a parked call, whose reference it takes. */
+/* From here on the call may be answered by others. false: it was, or ops stops and it is ours to answer. */
+static bool leave_starting(struct call *c)
+{
+	LOCKED(&c->ops->lock);
+	return move_state(c, STARTING, c->ops->stop ? RUNNING : PARKED) && !c->ops->stop;
+}
+
+/* Sets about the need of a STARTING call, whose reference it takes. */
 static void start_need(struct call *c)
 {
 	fuse_req_interrupt_func(c->req, on_interrupt, c);
-	if (atomic_load(&c->state) != PARKED) {
+	if (!leave_starting(c)) {
+		if (atomic_load(&c->state) == RUNNING) {
+			fuse_req_interrupt_func(c->req, NULL, NULL);
+			reply_err(c, -EINTR);
+		}
 		call_unref(c);
 		return;
 	}
@@ -232,7 +255,7 @@ static void complete(struct call *c, int err)
 		if (err == -EAGAIN && ++c->rounds < MAX_ROUNDS) {
 			view_need_fini(&c->need);
 			c->need = need;
-			atomic_store(&c->state, PARKED);
+			atomic_store(&c->state, STARTING);
 			start_need(c);
 			return;
 		}
@@ -260,7 +283,7 @@ static struct call *park(const struct call *c, struct view_need *need)
 		return NULL;
 	}
 	p->need = STEAL(*need);
-	atomic_init(&p->state, PARKED);
+	atomic_init(&p->state, STARTING);
 	atomic_init(&p->refs, 1);
 	LOCKED(&c->ops->lock);
 	p->next_parked = c->ops->parked;

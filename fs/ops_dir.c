@@ -143,7 +143,7 @@ static int run_make(struct call *c, struct view_need *need)
 	if (r < 0)
 		return r;
 	if (S_ISREG(c->mode))
-		ops_changed(dir.inode, PUBLISH_CREATED, c->name, inode->snode);
+		ops_changed(dir.inode, PUBLISH_CREATED, c->name, view_snode(inode));
 	return reply_entry(c, dir.inode, inode);
 }
 

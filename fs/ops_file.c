@@ -50,7 +50,7 @@ static int become_writer(struct handle *h)
 	struct rev *rev = h->inode->rev;
 	h->publish = view_hold(rev);
 	if (!h->publish)
-		return -EIO; /* a staged file has a publisher */
+		return -ENOENT; /* the branch was given back, and the node with it */
 	{
 		LOCKED(&rev->lock);
 		h->stage = rev->stage;
@@ -118,8 +118,9 @@ static int open_inode(struct call *c, struct inode *inode, struct view_need *nee
 		if (r == 0)
 			r = view_stage_file(v, inode, need);
 	}
-	if (r == 0)
-		r = handle_new(c, inode, c->fi.flags, ret);
+	if (r < 0)
+		return r;
+	r = handle_new(c, inode, c->fi.flags, ret);
 	/* The last writer closed an unchanged file between the two steps, and took its node along: once more. */
 	return r == -ENOENT && writes(c->fi.flags) ? -EAGAIN : r;
 }
@@ -156,10 +157,12 @@ static int run_create(struct call *c, struct view_need *need)
 		return -ESTALE;
 	int r = view_create(v, dir.inode, c->name, c->mode, &inode, need);
 	if (r == 0) {
-		ops_changed(dir.inode, PUBLISH_CREATED, c->name, inode->snode);
+		ops_changed(dir.inode, PUBLISH_CREATED, c->name, view_snode(inode));
 		r = handle_new(c, inode, c->fi.flags, &h);
 		if (r == 0)
 			h->wrote = true; /* a new empty file is a change */
+		else if (r == -ENOENT)
+			r = open_inode(c, inode, need, &h); /* a commit had it already */
 	} else if (r == -EEXIST && !(c->fi.flags & O_EXCL)) {
 		/* A push brought the name since the kernel asked: then this is an open. */
 		r = view_lookup(v, dir.inode, c->name, &inode, need);
@@ -272,16 +275,11 @@ static int run_fsync(struct call *c, struct view_need *need)
 {
 	struct handle *h = handle_of(&c->fi);
 	struct rev *rev = h->inode->rev;
-	uint64_t node;
-	struct stage *stage;
-	{
-		LOCKED(&rev->lock);
-		node = h->writer ? h->node : h->inode->snode;
-		stage = rev->stage;
-	}
+	uint64_t node = h->writer ? h->node : view_snode(h->inode);
 	int r = 0;
-	if (node && !c->waited) {
-		r = stage_sync(stage, node);
+	if (node && !c->waited && view_hold(rev)) {
+		r = stage_sync(rev->stage, node); /* held, so it stays */
+		view_release(rev);
 		if (r == -ENOENT)
 			node = r = 0; /* a commit settled it just now */
 	}

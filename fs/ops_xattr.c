@@ -49,12 +49,13 @@ static int look(struct ops *o, struct inode *inode, struct facts *ret)
 	struct facts f = {.is_file = inode->kind == INODE_FILE, .revision = rev->name, .state = "clean"};
 	struct publish *publish = view_hold(rev);
 	{
+		uint64_t snode = view_snode(inode);
 		LOCKED(&rev->lock);
 		struct stage_attr attr;
 		memcpy(f.commit, rev->commit, sizeof(f.commit));
-		f.has_key = f.is_file && !inode->snode;
+		f.has_key = f.is_file && !snode;
 		f.key = inode->key;
-		if (inode->snode && stage_attr(rev->stage, inode->snode, &attr) == 0) {
+		if (snode && rev->stage && stage_attr(rev->stage, snode, &attr) == 0) {
 			f.state = state_name(attr.state);
 			f.has_key = attr.is_blob;
 			f.key = attr.blob;

@@ -77,6 +77,7 @@ struct publish {
 	uint64_t run;         /* its number */
 	char *title, *description;
 	bool interrupted, may_empty;
+	unsigned callers; /* inside publish_commit */
 	int run_err;
 	struct commit_result result;
 	bool stopping, final; /* final: one more commit before the end */
@@ -617,14 +618,22 @@ int publish_commit(struct publish *p, const struct publish_ask *ask, int64_t dea
 {
 	struct asking asking = {.ask = ask};
 	struct stage_counts counts;
-	int r = ask_and_wait(p, &asking, deadline_ms);
+	int r;
 
-	if (r < 0)
-		return r;
-	stage_counts(p->env.stage, &counts);
-	asking.answer.left_out = counts.open + (ask->interrupted ? 0 : counts.interrupted);
-	*ret = asking.answer;
-	return 0;
+	{
+		LOCKED(&p->lock);
+		p->callers++;
+	}
+	r = ask_and_wait(p, &asking, deadline_ms);
+	if (r == 0) {
+		stage_counts(p->env.stage, &counts);
+		asking.answer.left_out = counts.open + (ask->interrupted ? 0 : counts.interrupted);
+		*ret = asking.answer;
+	}
+	LOCKED(&p->lock);
+	if (--p->callers == 0)
+		cond_broadcast(&p->answered); /* publish_free may wait for it */
+	return r;
 }
 
 void publish_answer_fini(struct publish_answer *a)
@@ -918,6 +927,11 @@ void publish_free(struct publish *p, int64_t deadline_ms)
 		cond_signal(&p->wake);
 	}
 	pthread_join(p->clock, NULL);
+	{
+		LOCKED(&p->lock);
+		while (p->callers > 0)
+			cond_wait(&p->answered, &p->lock);
+	}
 	publish_destroy(p);
 }
 

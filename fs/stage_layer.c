@@ -810,6 +810,16 @@ static ssize_t read_pieces(const struct piece *pieces, int n, char *buf)
 	return done;
 }
 
+/* A truncate that runs has cut the data file, and has not told so yet. */
+static void wait_changed(struct stage *s, uint64_t node)
+{
+	struct node *n;
+
+	LOCKED(&s->lock);
+	while ((n = stage_node_find(s, node)) && n->busy)
+		wait_idle(s);
+}
+
 static ssize_t read_layer(struct stage *s, uint64_t node, uint32_t number, uint64_t off, void *buf,
                           size_t len, struct stage_gap *gap)
 {
@@ -836,6 +846,8 @@ static ssize_t read_layer(struct stage *s, uint64_t node, uint32_t number, uint6
 		lock_drop(&s->lock);
 		if (got < 0)
 			return done ? (ssize_t)done : got;
+		if (!got)
+			wait_changed(s, node);
 		stalled = got ? 0 : stalled + 1;
 		done += (size_t)got;
 	}

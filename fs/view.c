@@ -219,16 +219,6 @@ static struct inode_place *place_new(const char *commit, const char *dir, const 
 	return p;
 }
 
-/* Is the living inode of that name still what the name means? */
-static bool same_content(const struct inode *inode, const struct view_ent *ent)
-{
-	if (inode->kind != (ent->kind == STAGE_DIR ? INODE_DIR : INODE_FILE))
-		return false;
-	if (ent->kind == STAGE_DIR)
-		return true;
-	return inode->snode == ent->snode && (ent->snode || hash_key_equal(&inode->key, &ent->key));
-}
-
 /* Times and modes that the user gave a clean file in an earlier life of its inode. */
 static int recall_local(struct rev *rev, struct inode *inode, const char *path)
 {
@@ -260,13 +250,21 @@ void view_check_snode(struct rev *rev, struct inode *inode)
 		log_debug("no memory for the times of %s", inode->place->path);
 }
 
+bool view_is_same(struct rev *rev, struct inode *inode, const struct view_ent *ent)
+{
+	view_check_snode(rev, inode);
+	if (inode->kind != (ent->kind == STAGE_DIR ? INODE_DIR : INODE_FILE))
+		return false;
+	if (ent->kind == STAGE_DIR)
+		return true;
+	return inode->snode == ent->snode && (ent->snode || hash_key_equal(&inode->key, &ent->key));
+}
+
 int view_child(struct view *v, struct inode *dir, const struct view_loc *loc, const char *name, const struct view_ent *ent,
                struct inode **ret)
 {
 	struct inode *inode = inode_find(v->table, dir, name);
-	if (inode)
-		view_check_snode(dir->rev, inode);
-	if (inode && same_content(inode, ent)) {
+	if (inode && view_is_same(dir->rev, inode, ent)) {
 		*ret = inode;
 		return 0;
 	}
@@ -291,8 +289,10 @@ int view_child(struct view *v, struct inode *dir, const struct view_loc *loc, co
 		return r;
 	}
 	inode->snode = ent->kind == STAGE_FILE ? ent->snode : 0;
-	inode->key = ent->key;
 	inode->place = place;
+	inode->date_s = dir->rev->date_s;
+	if (place)
+		inode->key = ent->key;
 	if (place)
 		r = recall_local(dir->rev, inode, place->path);
 	if (r < 0) {
@@ -338,7 +338,8 @@ static int upper_child(struct view *v, struct inode *dir, const char *name, enum
 	}
 	view_put(v, inode, 1);
 	uint64_t seed = hash_text64(dir ? dir->ino : 0, name, strlen(name));
-	struct inode_spec spec = {.kind = kind, .rev = rev, .repo = repo, .ino = rev ? view_ino(rev, "") : seed};
+	struct inode_spec spec = {
+		.kind = kind, .rev = rev, .repo = repo, .ino = rev ? view_ino(rev, "") : seed, .shared = true};
 	return inode_make(v->table, dir, name, &spec, ret);
 }
 
@@ -389,7 +390,7 @@ static int known_namespace(struct view *v, const char *name)
 			continue;
 		if (ns->exists)
 			return 1;
-		return util_now_ms() - ns->asked_ms < v->env.opts->poll_ms ? 0 : -EAGAIN;
+		return util_now_ms() - ns->asked_ms < MAX(v->env.opts->poll_ms, 1000) ? 0 : -EAGAIN;
 	}
 	return -EAGAIN;
 }
@@ -562,7 +563,8 @@ int view_stat(struct view *v, struct inode *inode, struct stat *ret, double *tim
 	struct rev *rev = inode->rev;
 	if (rev) {
 		LOCKED(&rev->lock);
-		st.st_mtim.tv_sec = rev->date_s ? rev->date_s : v->born_s;
+		/* A commit of other files changes no time: the date is that of the commit which this was first seen in. */
+		st.st_mtim.tv_sec = inode->date_s ? inode->date_s : rev->date_s ? rev->date_s : v->born_s;
 		if (!rev->writable || rev->may_write == 0)
 			st.st_mode &= ~(mode_t)0222;
 		struct stage_attr attr;
@@ -630,6 +632,8 @@ static ssize_t read_clean(struct view *v, struct inode *inode, uint64_t off, voi
 		LOCKED(&rev->lock);
 		if (inode->snode)
 			return -ESTALE; /* it was staged just now */
+		if (!inode->place)
+			return -EIO; /* its staged bytes were thrown away */
 		if (off >= inode->key.size)
 			return 0;
 		len = MIN(len, inode->key.size - off);
@@ -685,19 +689,34 @@ ssize_t view_read(struct view *v, struct inode *inode, uint64_t off, void *buf, 
 			view_check_snode(inode->rev, inode);
 			stage = inode->rev->stage;
 			snode = inode->snode;
+			if (snode)
+				inode->rev->users++; /* the stage stays while it is read */
 		}
 		ssize_t n = snode ? read_staged(v, inode, stage, snode, off, buf, len, need)
 		                  : read_clean(v, inode, off, buf, len, need);
+		if (snode)
+			view_release(inode->rev);
 		if (n != -ESTALE)
 			return n;
 	}
+}
+
+uint64_t view_snode(struct inode *inode)
+{
+	LOCKED(&inode->rev->lock);
+	view_check_snode(inode->rev, inode);
+	return inode->snode;
 }
 
 int view_opened(struct view *v, struct inode *inode)
 {
 	struct rev *rev = inode->rev;
 	LOCKED(&rev->lock);
+	bool staged = inode->snode != 0;
 	view_check_snode(rev, inode);
+	/* What it was is gone (replaced, deleted, discarded) since the kernel looked: it looks the name up again. */
+	if (!inode->snode && (!inode->place || (staged && inode_is_detached(v->table, inode))))
+		return -ESTALE;
 	if (inode->opens == 0 && inode->snode) {
 		int r = stage_pin(rev->stage, inode->snode);
 		if (r < 0)

@@ -116,6 +116,8 @@ void view_release(struct rev *rev);
 int view_may_write(struct view *v, struct inode *inode, struct view_need *need) MUST_USE;
 /* Gives a file a stage node, so that it can be written: borrows its blob. -ESTALE: a push replaced it meanwhile. */
 int view_stage_file(struct view *v, struct inode *inode, struct view_need *need) MUST_USE;
+/* Its stage node now; 0: clean. */
+uint64_t view_snode(struct inode *inode);
 /* A handle of a file came or went: its stage node (or the source of its bytes) stays for as long as one is open. */
 int view_opened(struct view *v, struct inode *inode) MUST_USE;
 void view_closed(struct view *v, struct inode *inode);

@@ -256,17 +256,18 @@ static int borrow(struct rev *rev, const struct view_loc *loc, const char *name,
 	struct stage_blob blob = {
 		.key = ent->key,
 		.path = path,
-		.mode = 0644,
-		.mtime = {.tv_sec = rev->date_s},
+		.mtime = {.tv_sec = inode && inode->date_s ? inode->date_s : rev->date_s},
 	};
 	memcpy(blob.commit, loc->commit, sizeof(blob.commit));
-	if (inode && inode->local) {
-		if (inode->local_set & STAGE_SET_MTIME)
-			blob.mtime = inode->local->mtime;
-		if (inode->local_set & STAGE_SET_MODE)
-			blob.mode = inode->local->mode;
-	}
-	return stage_borrow(rev->stage, loc->snode, name, &blob, ret);
+	unsigned told = inode && inode->local ? inode->local_set : 0;
+	if (told & STAGE_SET_MTIME)
+		blob.mtime = inode->local->mtime;
+	if (told & STAGE_SET_MODE)
+		blob.mode = inode->local->mode;
+	int r = stage_borrow(rev->stage, loc->snode, name, &blob, ret);
+	if (r == 0 && (told & STAGE_SET_OWNER))
+		r = stage_setattr(rev->stage, *ret, STAGE_SET_OWNER, inode->local);
+	return r;
 }
 
 /* Does a rename of `src` over `dst` keep to POSIX? */
@@ -313,6 +314,12 @@ static int stage_source(struct view *v, struct inode *dir, const struct view_loc
 {
 	struct rev *rev = dir->rev;
 	struct inode *inode = inode_find(v->table, dir, name);
+	if (inode && !view_is_same(rev, inode, src)) {
+		/* A push changed the file since the kernel looked: what is open keeps its bytes and has no name any more. */
+		inode_detach(v->table, inode);
+		view_put(v, inode, 1);
+		inode = NULL;
+	}
 	int r = 0;
 	if (!src->snode && src->kind == STAGE_DIR)
 		r = stage_follow(rev->stage, loc->snode, name, &src->snode);
@@ -384,6 +391,8 @@ int view_rename(struct view *v, struct inode *dir, const char *name, struct inod
 int view_stage_file(struct view *v, struct inode *inode, struct view_need *need)
 {
 	struct rev *rev = inode->rev;
+	if (view_snode(inode))
+		return 0;
 	int r = prepare(v, inode, need);
 	if (r < 0)
 		return r;
@@ -528,8 +537,12 @@ static void settle_inodes(struct settling *s, const struct stage_settled *settle
 		struct staged_inode *found = bsearch(&key, s->staged, s->n, sizeof(key), by_node);
 		if (!found)
 			continue;
-		if (make_clean(s, found->inode, file) < 0)
-			inode_detach(s->view->table, found->inode); /* no memory: looked up anew */
+		/* More than one where a file is seen by several paths: repo/ and repo@main/. */
+		while (found > s->staged && found[-1].node == file->node)
+			found--;
+		for (; found < s->staged + s->n && found->node == file->node; found++)
+			if (make_clean(s, found->inode, file) < 0)
+				inode_detach(s->view->table, found->inode); /* no memory: looked up anew */
 	}
 }
 
@@ -559,9 +572,10 @@ int view_settle(void *arg, const char *commit, int64_t date_s)
 struct discarding {
 	struct view *view;
 	struct rev *rev;
-	const char *path;
-	struct inode **inodes;
+	const char *path;      /* below the revision's root */
+	struct inode **inodes; /* all of the revision, referenced */
 	size_t n, cap;
+	struct buf deleted;    /* paths of names that were deleted, NUL-terminated each */
 };
 
 static bool is_below(const char *path, const char *top)
@@ -585,45 +599,80 @@ static void collect_all(void *arg, struct inode *i)
 	d->inodes[d->n++] = i;
 }
 
-/* Its name may mean something else now: the next lookup tells. */
-static void forget_inode(struct discarding *d, struct inode *i)
+static int collect_deleted(void *arg, const char *path, const struct stage_attr *attr)
+{
+	struct discarding *d = arg;
+	return attr->kind == STAGE_WHITEOUT ? buf_add(&d->deleted, path, strlen(path) + 1) : 0;
+}
+
+/* Whatever hangs on staged content below the path is looked up anew. rev->lock held, so that nobody sees the new content under the
+ * old nodeid. */
+static void detach_staged(struct discarding *d)
+{
+	for (size_t i = 0; i < d->n; i++) {
+		struct inode *inode = d->inodes[i];
+		char *path AUTO_FREE = NULL;
+		if ((inode->snode || (inode->kind == INODE_DIR && inode->local)) &&
+		    inode_path(d->view->table, inode, &path) == 0 && path[0] && is_below(path, d->path))
+			inode_detach(d->view->table, inode);
+	}
+}
+
+/* A name that was deleted is there again, which the kernel may remember as absent. */
+static void tell_deleted(struct discarding *d, struct notify *notify, const char *path)
 {
 	struct view *v = d->view;
-	struct notify *notify = atomic_load(&v->notify);
-	char *path AUTO_FREE = NULL;
-	char *name AUTO_FREE = NULL;
-	uint64_t parent = 0;
-	if (inode_path(v->table, i, &path) == 0 && is_below(path, d->path) && path[0]) {
-		if (notify && inode_where(v->table, i, &parent, &name) == 0)
-			notify_entry(notify, parent, name);
-		LOCKED(&d->rev->lock);
-		if (i->snode || (i->kind == INODE_DIR && i->local))
-			inode_detach(v->table, i);
+	size_t skip = d->rev->sub[0] ? strlen(d->rev->sub) + 1 : 0;
+	if (strlen(path) <= skip)
+		return;
+	for (size_t i = 0; i < d->n; i++) {
+		char *dir AUTO_FREE = NULL;
+		const char *rest = path + skip;
+		if (d->inodes[i]->kind != INODE_DIR || inode_path(v->table, d->inodes[i], &dir) < 0)
+			continue;
+		size_t len = strlen(dir);
+		if (len && (!is_below(rest, dir) || rest[len] != '/'))
+			continue;
+		rest += len ? len + 1 : 0;
+		if (!strchr(rest, '/'))
+			notify_entry(notify, d->inodes[i]->id, rest);
 	}
-	view_put(v, i, 1);
+}
+
+static void tell_kernel(struct discarding *d)
+{
+	struct notify *notify = atomic_load(&d->view->notify);
+	for (size_t i = 0; notify && i < d->n; i++) {
+		char *name AUTO_FREE = NULL;
+		uint64_t parent = 0;
+		if (inode_where(d->view->table, d->inodes[i], &parent, &name) == 0 && parent)
+			notify_entry(notify, parent, name);
+	}
+	for (size_t at = 0; notify && at < d->deleted.len; at += strlen(d->deleted.data + at) + 1)
+		tell_deleted(d, notify, d->deleted.data + at);
 }
 
 int view_discard(struct view *v, struct rev *rev, const char *path)
 {
 	struct discarding d = {.view = v, .rev = rev, .path = path};
-	{
-		LOCKED(&rev->lock);
-		if (!rev->stage)
-			return 0;
-		inode_each(v->table, rev, collect_all, &d);
-	}
 	char *full AUTO_FREE = rev->sub[0] ? view_join(rev->sub, path) : strdup(path);
 	int r = full ? 0 : -ENOMEM;
 	if (r == 0) {
 		LOCKED(&rev->lock);
-		r = rev->stage ? stage_discard(rev->stage, full) : 0;
-	}
-	for (size_t i = 0; i < d.n; i++) {
+		if (!rev->stage)
+			return 0;
+		inode_each(v->table, rev, collect_all, &d);
+		r = stage_each(rev->stage, collect_deleted, &d);
 		if (r == 0)
-			forget_inode(&d, d.inodes[i]);
-		else
-			view_put(v, d.inodes[i], 1);
+			r = stage_discard(rev->stage, full);
+		if (r == 0)
+			detach_staged(&d);
 	}
+	if (r == 0)
+		tell_kernel(&d);
+	for (size_t i = 0; i < d.n; i++)
+		view_put(v, d.inodes[i], 1);
 	free(d.inodes);
+	buf_fini(&d.deleted);
 	return r;
 }

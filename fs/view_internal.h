@@ -74,6 +74,8 @@ int view_need_name(struct view_need *need, int what, const struct repo_id *repo,
 int view_child(struct view *v, struct inode *dir, const struct view_loc *loc, const char *name, const struct view_ent *ent,
                struct inode **ret) MUST_USE;
 uint64_t view_ino(const struct rev *rev, const char *path);
+/* Is the living inode of a name still what the name means? rev->lock held. */
+bool view_is_same(struct rev *rev, struct inode *inode, const struct view_ent *ent);
 /* "dir/name", or "name" when dir is "". Caller frees; NULL: no memory. */
 char *view_join(const char *dir, const char *name);
 /* Gives the inode its stage node, pinned when it is open. rev->lock held. */

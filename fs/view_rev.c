@@ -11,6 +11,8 @@
 #include "log.h"
 #include "view_internal.h"
 
+#define NS_MAX 1024 /* namespaces that are remembered; then one makes room for another */
+
 void view_need_fini(struct view_need *need)
 {
 	free(need->text);
@@ -46,13 +48,21 @@ static int note_namespace(struct view *v, const char *name, bool exists)
 		v->ns[i].asked_ms = util_now_ms();
 		return 0;
 	}
-	struct view_ns *ns = reallocarray(v->ns, v->n_ns + 1, sizeof(*ns));
-	if (!ns)
-		return -ENOMEM;
-	v->ns = ns;
 	char *copy = strdup(name);
 	if (!copy)
 		return -ENOMEM;
+	if (v->n_ns == NS_MAX) {
+		struct view_ns *old = &v->ns[hash_text64(0, name, strlen(name)) % NS_MAX];
+		free(old->name);
+		*old = (struct view_ns){copy, exists, util_now_ms()};
+		return 0;
+	}
+	struct view_ns *ns = reallocarray(v->ns, v->n_ns + 1, sizeof(*ns));
+	if (!ns) {
+		free(copy);
+		return -ENOMEM;
+	}
+	v->ns = ns;
 	ns[v->n_ns++] = (struct view_ns){copy, exists, util_now_ms()};
 	return 0;
 }
@@ -117,12 +127,13 @@ int view_satisfy(struct view *v, const struct view_need *need)
 int view_use(struct view *v, struct rev *rev, struct view_need *need)
 {
 	struct tree_head head;
+	/* Under the lock, so that a head from before a commit of ours settles is not put in the place of the new one. */
+	LOCKED(&rev->lock);
 	int r = tree_head(v->env.tree, &rev->repo, rev->name, false, &head, NULL);
 	if (r == -EAGAIN)
 		return view_need_name(need, VIEW_NEED_HEAD, &rev->repo, rev->name);
 	if (r < 0)
 		return r;
-	LOCKED(&rev->lock);
 	if (strcmp(rev->commit, head.commit) != 0) {
 		memcpy(rev->commit, head.commit, sizeof(rev->commit));
 		rev->date_s = head.date_s;
@@ -248,12 +259,21 @@ void view_release(struct rev *rev)
 	rev->users--;
 }
 
+/* A later stage may use the number again. */
+static void forget_node(void *arg, struct inode *i)
+{
+	(void)arg;
+	assert(!i->pinned);
+	i->snode = 0;
+}
+
 /* Nothing staged, nobody uses it: takes it out, so that nobody can come any more. */
 static bool take_idle(struct rev *rev, struct stage **ret_stage, struct publish **ret_publish)
 {
 	LOCKED(&rev->lock);
 	if (!rev->publish || rev->users > 0 || !stage_empty(rev->stage))
 		return false;
+	inode_each(rev->view->table, rev, forget_node, NULL);
 	*ret_stage = STEAL(rev->stage);
 	*ret_publish = STEAL(rev->publish);
 	return true;
@@ -318,10 +338,14 @@ static int recover_one(void *arg, const struct repo_id *id, const char *name)
 		        err.text[0] ? err.text : strerror(-r));
 		return 0;
 	}
-	struct stage_counts counts;
+	struct stage_counts counts = {0};
+	if (!view_hold(rev))
+		return 0; /* nothing but local times and modes was there */
+	bool empty = stage_empty(rev->stage);
 	stage_counts(rev->stage, &counts);
-	if (stage_empty(rev->stage))
-		return 0; /* only local times and modes */
+	view_release(rev);
+	if (empty)
+		return 0;
 	log_info("%s@%s: found %llu staged files and %llu deletions of a former mount%s", text, name,
 	         (unsigned long long)counts.files, (unsigned long long)counts.deletions,
 	         counts.interrupted ? "; some were being written when it ended: see `hugfs status`" : "");

@@ -283,28 +283,31 @@ def test_ctrl_c_on_cp(mount, box):
     assert repo.files() == {"a.txt": b"old", "new/1.txt": b"1\n"}
 
 
-def test_a_kill_in_the_middle_of_cp(mount, box):
-    """What cp had closed is published; the file that it was writing is interrupted, or not there."""
-    files = {f"{number:02d}.bin": noise(2 * MIB, number) for number in range(12)}
+def test_a_kill_in_the_middle_of_many_files(mount, box):
+    """What was closed is published; the file that was being written is interrupted; what came later is not there."""
     repo = box.repo({"a.txt": b"a"})
     m = mount(repo.uri, "commit_delay=0.5")
-    source = box.folder("source")
-    for name, data in files.items():
-        box.run(["sh", "-c", 'cat > "$0"', f"{source}/{name}"], stdin=data)
-    copier = box.spawn(["sh", "-c", 'for f in "$0"/*; do cp "$f" "$1" || exit 1; echo "${f##*/}"; done', source,
-                        m.path("main")])
-    for _ in range(5):
-        copier.expect()
+    writer = m.start_py("""
+        os.mkdir('main/d')
+        for n in range(9):
+            with open(f'main/d/{n}.bin', 'wb', 0) as file:
+                file.write(bytes([n]) * 500000)
+                if n == 5:
+                    say('half')
+                    hear()
+                file.write(bytes([n]) * 500000)
+        """)
+    writer.expect("half")
     m.kill()
-    assert copier.wait() != 0
+    writer.tell()
+    assert writer.wait() != 0
     box.expect(INTERRUPTED)
     m.restart()
     repo.wait_published()
+    assert m.xattr("main/d/5.bin", "state") == "interrupted"
     m.unmount()
     assert len(repo.published()) == 1
-    published = repo.files()
-    assert {f"{number:02d}.bin" for number in range(5)} <= set(published)
-    assert all(published[name] == data for name, data in files.items() if name in published)
+    assert repo.files() == {"a.txt": b"a", **{f"d/{n}.bin": bytes([n]) * 1000000 for n in range(5)}}
 
 
 @pytest.mark.parametrize("options", [("commit=manual",), ("offline",)])
@@ -345,6 +348,20 @@ def test_sigterm_publishes_and_leaves(mount, box):
     assert m.dir not in harness.mounts()
     assert len(repo.published()) == 1
     m.unmount()
+
+
+def test_sigterm_right_after_close(mount, box):
+    for number in range(5):
+        repo = box.repo({"a.txt": b"a"})
+        m = mount(repo.uri, "commit_delay=60")
+        m.py("""
+            with open('main/new.txt', 'wb') as file:
+                file.write(b'new')
+            os.kill(int(sys.argv[1]), 15)
+            """, str(m.process.pid))
+        m.process.wait(15)
+        assert len(repo.published()) == 1, f"round {number}"
+        m.unmount()
 
 
 def test_a_second_sigterm_leaves_at_once(mount, box, hub):
