@@ -734,7 +734,7 @@ int hub_path_check(const char *path)
 	for (const char *part = path; *part; part += strspn(part, "/")) {
 		size_t n = strcspn(part, "/");
 
-		if (n == 4 && memcmp(part, ".git", 4) == 0)
+		if (n == 4 && strncasecmp(part, ".git", 4) == 0)
 			return -EINVAL;
 		part += n;
 	}

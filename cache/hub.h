@@ -125,7 +125,7 @@ int hub_read_range(struct hub *h, const struct hub_place *place, const struct bl
 
 /* -- publication -- */
 
-/* Could the Hub take a file of this path? 0, -EILSEQ (not UTF-8), -EINVAL (a backslash, a folder .git), -ENAMETOOLONG
+/* Could the Hub take a file of this path? 0, -EILSEQ (not UTF-8), -EINVAL (a backslash, a name .git in any case), -ENAMETOOLONG
  * (hub-api.md 6.1, 6.7, 6.8). Pure. */
 int hub_path_check(const char *path) MUST_USE;
 

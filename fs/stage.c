@@ -225,16 +225,21 @@ bool stage_is_follow(const struct node *n)
 	return n && n->rec.kind == STAGE_DIR && n->rec.base == STAGE_BASE_FOLLOW;
 }
 
+bool stage_is_nothing(const struct node *n)
+{
+	return stage_is_follow(n) && !(n->rec.flags & JOURNAL_KEEP);
+}
+
 void stage_row_set(struct stage *s, struct row *row, struct node *node, uint64_t gen)
 {
-	s->n_follow -= stage_is_follow(row->node);
+	s->n_follow -= stage_is_nothing(row->node);
 	if (row->node)
 		row->node->row = NULL;
 	row->node = node;
 	row->gen = gen;
 	if (node)
 		node->row = row;
-	s->n_follow += stage_is_follow(node);
+	s->n_follow += stage_is_nothing(node);
 }
 
 void stage_row_attach(struct stage *s, struct node *dir, struct row *row, struct node *node, uint64_t gen)
@@ -279,12 +284,21 @@ void stage_node_set_base(struct stage *s, struct node *n, enum stage_base_kind k
 {
 	bool named = n->row != NULL;
 
-	s->n_follow -= named && stage_is_follow(n);
+	s->n_follow -= named && stage_is_nothing(n);
 	n->rec.base = kind;
 	snprintf(n->rec.base_commit, sizeof(n->rec.base_commit), "%s", commit ? commit : "");
 	free(n->rec.base_path);
 	n->rec.base_path = path;
-	s->n_follow += named && stage_is_follow(n);
+	s->n_follow += named && stage_is_nothing(n);
+}
+
+void stage_node_set_flags(struct stage *s, struct node *n, unsigned flags)
+{
+	bool named = n->row != NULL;
+
+	s->n_follow -= named && stage_is_nothing(n);
+	n->rec.flags = flags;
+	s->n_follow += named && stage_is_nothing(n);
 }
 
 static int row_path(const struct row *row, char **ret)

@@ -94,7 +94,7 @@ struct stage {
 	struct node **node_table;
 	size_t node_buckets, n_nodes, n_files;
 	struct row **row_table;
-	size_t row_buckets, n_rows, n_follow; /* n_follow: rows of FOLLOW folders, which change nothing */
+	size_t row_buckets, n_rows, n_follow; /* n_follow: rows for which stage_is_nothing */
 	struct node *root;
 	uint64_t next_node, next_reserved; /* ids below next_reserved are booked in the journal */
 	uint64_t gen;
@@ -126,6 +126,9 @@ void stage_node_set_base(struct stage *s, struct node *n, enum stage_base_kind k
                          char *path);
 
 bool stage_is_follow(const struct node *n); /* NULL is none */
+/* A FOLLOW folder that shows nothing which the base does not: its row alone is no staged change. NULL is none. */
+bool stage_is_nothing(const struct node *n);
+void stage_node_set_flags(struct stage *s, struct node *n, unsigned flags);
 
 /* Path of what has a name; "" for the root. -ENOENT: it has none. Caller frees. */
 int stage_node_path(const struct node *n, char **ret) MUST_USE;

@@ -369,7 +369,7 @@ static void check_rows(const struct stage *s, const struct node *dir, size_t *ro
 	for (const struct row *r = dir->rows; r; r = r->next, n++) {
 		assert(r->dir == dir && r->gen <= s->gen);
 		assert(!r->next || r->next->prev == r);
-		*follow += stage_is_follow(r->node);
+		*follow += stage_is_nothing(r->node);
 		if (r->node) {
 			assert(r->node->row == r);
 			check_rows(s, r->node, rows, follow);

@@ -529,11 +529,11 @@ static void apply_move(struct stage *s, struct move *m)
 	struct node *over = m->dest ? m->dest->node : NULL;
 
 	s->gen++;
-	m->node->rec.flags &= ~(JOURNAL_HOME | JOURNAL_KEEP);
 	if (m->whiteout)
 		stage_row_set(s, m->row, NULL, s->gen);
 	else
 		stage_row_detach(s, m->row);
+	stage_node_set_flags(s, m->node, m->node->rec.flags & ~(JOURNAL_HOME | JOURNAL_KEEP));
 	if (m->dest)
 		stage_row_set(s, m->dest, m->node, s->gen);
 	else

@@ -17,6 +17,8 @@
  *     unchanged file not in the intent   stays (a name that is not published, an open file)
  *     unchanged FOLLOW folder            stays while it has rows, or (KEEP) when it was emptied and its base
  *                                        may have lost it
+ *     unchanged NONE folder in a FOLLOW  is FOLLOW and KEEP: it hides nothing any more, so what a push brings
+ *                                        there shows
  *     unchanged PINNED or NONE folder    is FOLLOW if the commit has anything below it, else stays
  *     HOME folder in such a PINNED one   is FOLLOW too, changed or not
  *     changed                            stays, with all below it
@@ -240,7 +242,8 @@ static int plan_dir(struct plan *p, struct row *row, const char *path, enum stag
 {
 	struct node *n = row->node;
 	bool below = has_below(p, path), emptied = false;
-	bool follow = n->rec.base == STAGE_BASE_FOLLOW || below ||
+	bool none = n->rec.base == STAGE_BASE_NONE && parent == STAGE_BASE_FOLLOW;
+	bool follow = n->rec.base == STAGE_BASE_FOLLOW || below || none ||
 	              (parent == STAGE_BASE_FOLLOW && n->rec.base == STAGE_BASE_PINNED &&
 	               (n->rec.flags & JOURNAL_HOME));
 	struct act act = {.kind = ACT_DIR, .node = n, .row = row, .flags = n->rec.flags};
@@ -258,7 +261,7 @@ static int plan_dir(struct plan *p, struct row *row, const char *path, enum stag
 		++*kept;
 		return 0;
 	}
-	act.flags |= JOURNAL_HOME | (emptied ? JOURNAL_KEEP : 0);
+	act.flags |= JOURNAL_HOME | (emptied || none ? JOURNAL_KEEP : 0);
 	if (below)
 		act.flags &= ~JOURNAL_KEEP;
 	if (rows == 0 && !(act.flags & JOURNAL_KEEP)) {
@@ -443,7 +446,7 @@ static void apply_act(struct plan *p, struct act *a)
 		break;
 	case ACT_DIR:
 		stage_node_set_base(s, n, STAGE_BASE_FOLLOW, NULL, NULL);
-		n->rec.flags = a->flags;
+		stage_node_set_flags(s, n, a->flags);
 		break;
 	case ACT_DROP_DIR:
 		stage_row_detach(s, a->row);
@@ -481,6 +484,7 @@ static int report(struct plan *p, struct stage_settled *ret)
 		}
 		if (n)
 			stage_node_attr(n, &f->attr);
+		f->kept = n && !n->row;
 		r.n++;
 	}
 	*ret = r;
@@ -500,7 +504,7 @@ static void finish(struct plan *p, struct stage_settled *told)
 	for (size_t i = 0; i < told->n; i++) {
 		const struct node *n = stage_node_find(s, told->files[i].node);
 
-		told->files[i].kept = n && n->row;
+		told->files[i].kept = n && (n->row || told->files[i].kept);
 	}
 }
 

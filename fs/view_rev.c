@@ -341,11 +341,10 @@ static int recover_one(void *arg, const struct repo_id *id, const char *name)
 	struct stage_counts counts = {0};
 	if (!view_hold(rev))
 		return 0; /* nothing but local times and modes was there */
-	bool empty = stage_empty(rev->stage);
 	stage_counts(rev->stage, &counts);
 	view_release(rev);
-	if (empty)
-		return 0;
+	if (!counts.files && !counts.deletions)
+		return 0; /* local times, empty folders */
 	log_info("%s@%s: found %llu staged files and %llu deletions of a former mount%s", text, name,
 	         (unsigned long long)counts.files, (unsigned long long)counts.deletions,
 	         counts.interrupted ? "; some were being written when it ended: see `hugfs status`" : "");

@@ -1155,6 +1155,7 @@ static void test_paths_that_the_hub_takes(void **state)
 	assert_int_equal(hub_path_check(longest), -ENAMETOOLONG);
 	assert_int_equal(hub_path_check("a\\b"), -EINVAL);
 	assert_int_equal(hub_path_check(".git"), -EINVAL);
+	assert_int_equal(hub_path_check("d/.GIT"), -EINVAL);
 	assert_int_equal(hub_path_check("a/.git/b"), -EINVAL);
 	assert_int_equal(hub_path_check("\xff"), -EILSEQ);
 	assert_int_equal(hub_path_check("d/\xc0\xaf"), -EILSEQ);
