@@ -45,7 +45,7 @@ struct planner {
 	const struct stage_row **by_name; /* the rows by parent and name */
 	void *dirs;                       /* tsearch(3) tree of struct dir by node */
 	struct commit_plan plan;
-	size_t cap, cap_folders;
+	size_t cap, cap_folders, cap_left;
 	char **keeps;                     /* paths at or below which nothing is deleted */
 	size_t n_keeps, cap_keeps;
 };
@@ -61,6 +61,9 @@ void commit_plan_fini(struct commit_plan *p)
 	for (size_t i = 0; i < p->n; i++)
 		change_fini(&p->changes[i]);
 	free(p->changes);
+	for (size_t i = 0; i < p->n_left; i++)
+		free(p->left[i].path);
+	free(p->left);
 	for (size_t i = 0; i < p->n_folders; i++)
 		free(p->folders[i]);
 	free(p->folders);
@@ -341,14 +344,39 @@ static int plan_dir(struct planner *p, const struct dir *parent, const struct st
 
 /* -- files -- */
 
+static int leave_out(struct planner *p, const char *path, const struct stage_row *row)
+{
+	struct commit_plan *plan = &p->plan;
+	char *copy;
+
+	if (plan->n_left == p->cap_left) {
+		size_t more = p->cap_left ? p->cap_left * 2 : 16;
+		struct commit_left *grown = reallocarray(plan->left, more, sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		plan->left = grown;
+		p->cap_left = more;
+	}
+	copy = strdup(path);
+	if (!copy)
+		return -ENOMEM;
+	plan->left[plan->n_left++] = (struct commit_left){copy, row};
+	return 0;
+}
+
 static int plan_file(struct planner *p, const struct dir *parent, const struct stage_row *row,
                      const char *path, const struct held *held)
 {
 	struct commit_change *c;
-	int r;
+	int r = 0;
 
+	if (!row->frozen && !row->is_blob)
+		r = leave_out(p, path, row);
+	if (r < 0)
+		return r;
 	if (parent->ignored || (!held->any && ignore_match_name(p->env->ignore, row->name, false)))
-		return 0;
+		return row->frozen || row->is_blob ? leave_out(p, path, row) : 0;
 	if (!row->frozen && !row->is_blob && !row->has_committed)
 		return text_add(&p->keeps, &p->n_keeps, &p->cap_keeps, path);
 	if (held->any && held->kind == HUB_ENTRY_DIR && !parent->covered) {
@@ -579,6 +607,21 @@ static int check_change(struct check *k, const struct commit_change *c)
 	return c->kind == COMMIT_ADD && !has[1] ? check_above(k, c->path) : 0;
 }
 
+/* What is staged but not in this commit will go on top of it later: a push of the same path must not be taken for its base. */
+static int check_left(struct check *k, const struct commit_left *left)
+{
+	const struct stage_row *row = left->row;
+	struct tree_entry ents[2];
+	int has[2], r = stat_both(k, left->path, ents, has);
+
+	if (r < 0 || same(ents, has))
+		return r;
+	if (has[1] && (row->is_blob || row->has_committed) && ents[1].kind == HUB_ENTRY_FILE &&
+	    hash_key_equal(&row->blob, &ents[1].key))
+		return 0;
+	return conflict(k, left->path);
+}
+
 static int change_by_path(const void *key, const void *item)
 {
 	return strcmp(key, ((const struct commit_change *)item)->path);
@@ -618,6 +661,8 @@ int commit_plan_check(const struct commit_plan_env *env, const struct commit_pla
 
 	for (size_t i = 0; r == 0 && i < plan->n; i++)
 		r = check_change(&k, &plan->changes[i]);
+	for (size_t i = 0; r == 0 && i < plan->n_left; i++)
+		r = check_left(&k, &plan->left[i]);
 	for (size_t i = 0; r == 0 && i < plan->n_folders; i++)
 		r = check_folder(&k, plan->folders[i]);
 	if (r < 0)

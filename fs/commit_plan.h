@@ -33,9 +33,16 @@ struct commit_change {
 	struct upload_file *file;    /* ADD: its content; borrowed */
 	struct blob_key key;         /* ADD: what the branch calls that */
 };
+/* A staged file that the commit leaves out, or in its committed bytes: open, interrupted, not published. */
+struct commit_left {
+	char *path;
+	const struct stage_row *row;
+};
 struct commit_plan {
 	struct commit_change *changes; /* by path */
 	size_t n;
+	struct commit_left *left;
+	size_t n_left;
 	char **folders;                /* of the parent, deleted or replaced as a whole */
 	size_t n_folders;
 };

@@ -980,6 +980,27 @@ static void deleting_everything_is_held(void **state)
 	assert_true(stage_empty(f->stage));
 }
 
+static void a_push_to_a_file_that_is_left_out_is_a_conflict(void **state)
+{
+	static const char *const names[] = {"log", "x.tmp"}; /* open; not published */
+	struct fixture *f = *state;
+
+	START(f, "a", "1");
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		uint64_t node = start_writing(f, STAGE_ROOT, names[i], "mine");
+
+		if (i == 1)
+			stop_writing(f, node);
+		fake_push(names[i], "theirs", NULL);
+		make(f, STAGE_ROOT, i ? "c" : "b", "2");
+		assert_int_equal(run(f), -ESTALE); /* else the next commit would take theirs for its base */
+		assert_int_equal(fake.posts, 0);
+		assert_int_equal(stage_discard(f->stage, ""), 0);
+		if (i == 0)
+			stage_writer_close(f->stage, node);
+	}
+}
+
 static void interrupted_files_when_asked(void **state)
 {
 	struct fixture *f = *state;
@@ -1003,6 +1024,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(new_files),
+		TEST(a_push_to_a_file_that_is_left_out_is_a_conflict),
 		TEST(deleting_everything_is_held),
 		TEST(title_and_text_are_kept),
 		TEST(open_files_wait),

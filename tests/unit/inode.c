@@ -111,6 +111,17 @@ static void a_new_version_detaches_the_old(void **state)
 	inode_unref(f->t, new, 1);
 }
 
+static void a_shared_one_is_made_once(void **state)
+{
+	struct fixture *f = *state;
+	struct inode_spec spec = {.kind = INODE_DIR, .rev = &f->rev, .ino = 9, .shared = true};
+	struct inode *a, *b;
+	assert_int_equal(inode_make(f->t, f->root, "main", &spec, &a), 0);
+	assert_int_equal(inode_make(f->t, f->root, "main", &spec, &b), 0);
+	assert_ptr_equal(a, b);
+	inode_unref(f->t, a, 2);
+}
+
 static void rename_keeps_nodeid_and_number(void **state)
 {
 	struct fixture *f = *state;
@@ -203,6 +214,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(gone_with_its_last_reference, setup, teardown),
 		cmocka_unit_test_setup_teardown(nodeids_are_never_used_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_new_version_detaches_the_old, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_shared_one_is_made_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(rename_keeps_nodeid_and_number, setup, teardown),
 		cmocka_unit_test_setup_teardown(below_a_detached_folder_there_is_no_path, setup, teardown),
 		cmocka_unit_test_setup_teardown(paths_end_at_the_revision, setup, teardown),
