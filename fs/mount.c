@@ -727,6 +727,24 @@ static void end_publishers(struct mount *m, int64_t deadline_ms)
 	free(list.all);
 }
 
+static int tell_staged(void *arg, struct rev *rev)
+{
+	struct stage_counts counts = {0};
+	char repo[REPO_TEXT_MAX];
+
+	{
+		LOCKED(&rev->lock);
+		if (rev->stage)
+			stage_counts(rev->stage, &counts);
+	}
+	if (!counts.files && !counts.deletions)
+		return 0;
+	repo_text(&rev->repo, repo);
+	log_info("%s@%s: %llu files and %llu deletions stay staged for the next mount", repo, rev->name,
+	         (unsigned long long)counts.files, (unsigned long long)counts.deletions);
+	return 0;
+}
+
 /* After the session's loop: the mount goes, what is left is published, the rest is for the next mount. */
 static void leave(struct mount *m)
 {
@@ -744,6 +762,8 @@ static void leave(struct mount *m)
 	refresh_free(STEAL(m->refresh));
 	ops_stop(m->ops);
 	end_publishers(m, publishes ? atomic_load(&m->leave_until) : 0);
+	if (view_each_rev(m->view, tell_staged, NULL) < 0)
+		log_debug("no memory to tell what stays staged");
 	stop_network(m);
 	control_stop(m->control);
 }

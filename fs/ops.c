@@ -530,6 +530,19 @@ void ops_set_view(struct ops *o, struct view *view)
 	atomic_store(&o->view, view);
 }
 
+/* The kernel is gone: RELEASEs that did not come will not come. What was closed is published still. */
+static void end_writers(struct ops *o)
+{
+	for (struct handle *h = o->handles; h; h = h->next) {
+		if (!h->writer)
+			continue;
+		stage_writer_end(h->stage, h->node);
+		publish_closed(h->publish, h->node, h->wrote);
+		view_release(h->inode->rev);
+		h->writer = false;
+	}
+}
+
 void ops_stop(struct ops *o)
 {
 	{
@@ -542,6 +555,7 @@ void ops_stop(struct ops *o)
 	}
 	for (; o->n_threads > 0; o->n_threads--)
 		pthread_join(o->threads[o->n_threads - 1], NULL);
+	end_writers(o);
 	{
 		LOCKED(&o->lock);
 		o->stop_answers = true;

@@ -25,7 +25,8 @@ struct ops_env {
 /* Starts `workers` (0: 4) threads for metadata. The view is set later with ops_set_view, because it needs ops_staged first. */
 int ops_new(const struct ops_env *env, unsigned workers, struct ops **ret) MUST_USE;
 void ops_set_view(struct ops *o, struct view *view);
-/* Answers every parked request with EINTR and joins the workers (http_stop first makes it quick). */
+/* After the session's loop has ended. Answers every parked request with EINTR, joins the workers (http_stop first makes it
+ * quick), ends the writers whose RELEASE never came. */
 void ops_stop(struct ops *o);
 /* After the session's loop has ended, publishers are gone and the network was stopped: waits until fetch has given back
  * the requests that it still holds. */

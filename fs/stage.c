@@ -593,6 +593,20 @@ int stage_writer_open(struct stage *s, uint64_t node)
 	return 0;
 }
 
+static int interrupt_file(struct stage *s, struct node *n)
+{
+	struct journal_node next = n->rec;
+	int rc;
+
+	next.state = JOURNAL_INTERRUPTED;
+	rc = stage_node_save(s, n, &next);
+	if (rc < 0) { /* on disk it is open still, which comes to the same */
+		n->rec.state = JOURNAL_INTERRUPTED;
+		n->unsaved = true;
+	}
+	return rc;
+}
+
 int stage_writer_flush(struct stage *s, uint64_t node, pid_t pid, bool killed)
 {
 	LOCKED(&s->lock);
@@ -601,17 +615,8 @@ int stage_writer_flush(struct stage *s, uint64_t node, pid_t pid, bool killed)
 
 	if (!n)
 		return rc;
-	if (killed && n->writers && n->changed && n->rec.state != JOURNAL_CONFLICT) {
-		struct journal_node next = n->rec;
-
-		next.state = JOURNAL_INTERRUPTED;
-		rc = stage_node_save(s, n, &next);
-		if (rc < 0) { /* on disk it is open still, which comes to the same */
-			n->rec.state = JOURNAL_INTERRUPTED;
-			n->unsaved = true;
-		}
-		return rc;
-	}
+	if (killed && n->writers && n->changed && n->rec.state != JOURNAL_CONFLICT)
+		return interrupt_file(s, n);
 	if (killed || !n->writers || n->busy || n->rec.state != JOURNAL_OPEN)
 		return 0;
 	return n->last_pid == 0 || n->last_pid == pid ? save_closed(s, n) : 0;
@@ -633,6 +638,19 @@ void stage_writer_close(struct stage *s, uint64_t node)
 		stage_node_reap(s, n);
 	}
 	(void)stage_housekeep(s, false);
+}
+
+void stage_writer_end(struct stage *s, uint64_t node)
+{
+	{
+		LOCKED(&s->lock);
+		int err = 0;
+		struct node *n = stage_file_find(s, node, &err);
+
+		if (n && n->changed && n->rec.state == JOURNAL_OPEN && interrupt_file(s, n) < 0)
+			log_err("%s: a file that was open cannot be marked as interrupted", s->place.data);
+	}
+	stage_writer_close(s, node);
 }
 
 int stage_local_get(struct stage *s, const char *path, const struct blob_key *key, struct stage_attr *ret)

@@ -148,6 +148,10 @@ int stage_writer_flush(struct stage *s, uint64_t node, pid_t pid, bool killed) M
 /* RELEASE. The last one settles the file, unless it is interrupted. An unchanged borrowed file loses its row again. */
 void stage_writer_close(struct stage *s, uint64_t node);
 
+/* Instead of stage_writer_close when the mount has ended before RELEASE came: a file that counts as closed is closed, one that
+ * was being written is interrupted. */
+void stage_writer_end(struct stage *s, uint64_t node);
+
 /* Writes all of it; makes a new layer when the top one is frozen. Bytes, then journal; no SQLite here unless the file's
  * journalled state must change (first write after a flush). */
 int stage_write(struct stage *s, uint64_t node, uint64_t off, const void *data, size_t len, pid_t pid) MUST_USE;
