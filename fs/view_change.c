@@ -164,30 +164,6 @@ static void detach_name(struct view *v, struct inode *dir, const char *name)
 	view_put(v, inode, 1);
 }
 
-int view_unlink(struct view *v, struct inode *dir, const char *name, struct view_need *need)
-{
-	int r = prepare(v, dir, need);
-	if (r < 0)
-		return r;
-	struct rev *rev = dir->rev;
-	LOCKED(&rev->lock);
-	struct view_loc loc CLEANUP(view_loc_fini) = {0};
-	struct view_ent ent;
-	r = find_for_change(v, dir, name, &loc, &ent, need);
-	if (r < 0)
-		return r;
-	if (ent.kind != STAGE_FILE)
-		return ent.kind == STAGE_DIR ? -EISDIR : -ENOENT;
-	r = ensure_nodes(v, rev, &loc);
-	if (r == 0)
-		r = stage_unlink(rev->stage, loc.snode, name, ent.in_base);
-	if (r < 0)
-		return r;
-	touch(dir);
-	detach_name(v, dir, name);
-	return 0;
-}
-
 static int count_name(void *arg, const char *name, struct stage_name what)
 {
 	(void)name;
@@ -220,7 +196,7 @@ static int check_empty(struct view *v, struct rev *rev, const struct view_loc *l
 	return r;
 }
 
-int view_rmdir(struct view *v, struct inode *dir, const char *name, struct view_need *need)
+static int take_away(struct view *v, struct inode *dir, const char *name, enum stage_kind kind, struct view_need *need)
 {
 	int r = prepare(v, dir, need);
 	if (r < 0)
@@ -232,18 +208,32 @@ int view_rmdir(struct view *v, struct inode *dir, const char *name, struct view_
 	r = find_for_change(v, dir, name, &loc, &ent, need);
 	if (r < 0)
 		return r;
-	if (ent.kind != STAGE_DIR)
-		return ent.kind == STAGE_FILE ? -ENOTDIR : -ENOENT;
-	r = check_empty(v, rev, &loc, name, need);
+	if (ent.kind == STAGE_NONE)
+		return -ENOENT;
+	if (ent.kind != kind)
+		return kind == STAGE_DIR ? -ENOTDIR : -EISDIR;
+	if (kind == STAGE_DIR)
+		r = check_empty(v, rev, &loc, name, need);
 	if (r == 0)
 		r = ensure_nodes(v, rev, &loc);
 	if (r == 0)
-		r = stage_rmdir(rev->stage, loc.snode, name, ent.in_base);
+		r = kind == STAGE_DIR ? stage_rmdir(rev->stage, loc.snode, name, ent.in_base)
+		                      : stage_unlink(rev->stage, loc.snode, name, ent.in_base);
 	if (r < 0)
 		return r;
 	touch(dir);
 	detach_name(v, dir, name);
 	return 0;
+}
+
+int view_unlink(struct view *v, struct inode *dir, const char *name, struct view_need *need)
+{
+	return take_away(v, dir, name, STAGE_FILE, need);
+}
+
+int view_rmdir(struct view *v, struct inode *dir, const char *name, struct view_need *need)
+{
+	return take_away(v, dir, name, STAGE_DIR, need);
 }
 
 /* Gives a clean committed file the node `*ret`, which is its blob. rev->lock held. */
