@@ -27,6 +27,7 @@
 #define APP_ID 0x68756766 /* "hugf" */
 #define VERSION 1
 #define BUSY_MS 5000
+#define BUSY_PAUSE_MS 5
 #define META_TOTAL_MAX ((int64_t)1 << 30) /* saved texts of all commits together; the oldest go first */
 #define OBJECTS_MAX ((size_t)16 << 20)
 
@@ -192,6 +193,20 @@ static int conn_check_schema(sqlite3 *db, bool *ret_made)
 	return r < 0 ? r : errno_of(rc);
 }
 
+/* Two daemons that make the database at once meet in the change to WAL, for which SQLite never asks the busy
+ * handler (https://sqlite.org/c3ref/busy_handler.html: "might return SQLITE_BUSY" where waiting could deadlock). */
+static int exec_patiently(sqlite3 *db, const char *sql)
+{
+	const struct timespec pause = {.tv_nsec = BUSY_PAUSE_MS * 1000000L};
+	int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
+
+	for (int waited = 0; rc == SQLITE_BUSY && waited < BUSY_MS; waited += BUSY_PAUSE_MS) {
+		nanosleep(&pause, NULL);
+		rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
+	}
+	return rc;
+}
+
 static int conn_open(struct conn *c, const char *path, bool *ret_made)
 {
 	int rc = sqlite3_open_v2(path, &c->db,
@@ -201,8 +216,10 @@ static int conn_open(struct conn *c, const char *path, bool *ret_made)
 	if (rc == SQLITE_OK)
 		rc = sqlite3_busy_timeout(c->db, BUSY_MS);
 	if (rc == SQLITE_OK)
+		rc = exec_patiently(c->db, "PRAGMA journal_mode = WAL");
+	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(c->db,
-		                  "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+		                  "PRAGMA synchronous = NORMAL;"
 		                  "PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 1000;"
 		                  "PRAGMA cache_size = -2000;"
 		                  "PRAGMA trusted_schema = OFF", NULL, NULL, NULL);

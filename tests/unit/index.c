@@ -7,7 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -252,6 +254,55 @@ static void test_no_folder_is_memory(void **state)
 	index_close(ix);
 }
 
+/* Daemons that start at the same moment make one database, and none of them falls back to memory. */
+static void test_made_by_many_at_once(void **state)
+{
+	enum { ROUNDS = 20, DAEMONS = 6 };
+
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		char own[PATH_MAX];
+		pid_t pids[DAEMONS];
+		int gate[2];
+		char *value = NULL;
+		size_t len;
+		struct index *ix = NULL;
+
+		snprintf(own, sizeof(own), "%s/%u", dir, round);
+		assert_int_equal(mkdir(own, 0700), 0);
+		assert_int_equal(pipe(gate), 0);
+		for (int p = 0; p < DAEMONS; p++) {
+			pids[p] = fork();
+			if (pids[p] == 0) {
+				char key[2] = {(char)('a' + p), '\0'};
+				char byte;
+				int bad;
+
+				close(gate[1]);
+				bad = read(gate[0], &byte, 1) != 0 || index_open(own, &ix) < 0 ||
+				      index_meta_put(ix, key, "x", 1) < 0;
+				index_close(ix);
+				_exit(bad);
+			}
+		}
+		close(gate[0]);
+		close(gate[1]);
+		for (int p = 0; p < DAEMONS; p++) {
+			int status;
+
+			assert_int_equal(waitpid(pids[p], &status, 0), pids[p]);
+			assert_int_equal(status, 0);
+		}
+		assert_int_equal(index_open(own, &ix), 0);
+		for (int p = 0; p < DAEMONS; p++) {
+			char key[2] = {(char)('a' + p), '\0'};
+
+			assert_int_equal(index_meta_get(ix, key, &value, &len), 0);
+			free(value);
+		}
+		index_close(ix);
+	}
+}
+
 /* Two daemons: what one notes the other sees, and both may write. */
 static void test_two_processes(void **state)
 {
@@ -302,6 +353,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_other_version_is_set_aside, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damage_later, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_folder_is_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_made_by_many_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_processes, setup, teardown),
 	};
 
