@@ -10,8 +10,8 @@
  * An item (listing, refs, commit or repository) has a text key, is immutable once published and stands in
  * one table and one LRU list. Ways of an answer: Hub -> item, and saved in the index under the same key;
  * index -> item. States of refs: unknown -> saved (from the index, of unknown age) -> checked (the Hub said
- * so, fresh for poll_s) -> old -> checked ... A Hub that cannot be reached leaves the last ones in use, and
- * is asked again after poll_s. */
+ * so, fresh for poll_ms) -> old -> checked ... A Hub that cannot be reached leaves the last ones in use, and
+ * is asked again after poll_ms. */
 #define LOG_MODULE "tree"
 #include "tree_int.h"
 
@@ -20,7 +20,7 @@
 #include <string.h>
 
 #define ENTRIES_DEFAULT 1000000
-#define POLL_DEFAULT_S 30
+#define POLL_DEFAULT_MS 30000
 #define WARN_EVERY_MS 60000
 #define RETRY_AFTER_MS 10000 /* a Hub that did not answer is not asked again before, so that few wait for it */
 #define DEPTH_MAX 512 /* folders in folders: git itself stops before */
@@ -262,7 +262,7 @@ bool tree_is_known(struct tree *t, const char *key)
 	return it && !it->a.absent;
 }
 
-/* What memory has. True: it is no older than poll_s, or the Hub was out of reach since. */
+/* What memory has. True: it is no older than poll_ms, or the Hub was out of reach since. */
 bool tree_look(struct tree *t, const char *key, struct answer *ret, bool *ret_any)
 {
 	const struct item *it;
@@ -517,7 +517,7 @@ int tree_new(struct hub *hub, struct index *ix, const struct tree_opts *opts, st
 		return -ENOMEM;
 	t->hub = hub;
 	t->ix = ix;
-	t->poll_ms = (opts->poll_s ? opts->poll_s : POLL_DEFAULT_S) * (int64_t)1000;
+	t->poll_ms = opts->poll_ms ? opts->poll_ms : POLL_DEFAULT_MS;
 	t->offline = opts->offline;
 	t->max_entries = opts->max_entries ? opts->max_entries : ENTRIES_DEFAULT;
 	lock_init(&t->lock, LOCK_TREE);

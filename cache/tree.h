@@ -16,7 +16,7 @@
 struct tree;
 
 struct tree_opts {
-	int poll_s;          /* a branch's head older than this is asked for again when used; 0: 30 */
+	int64_t poll_ms;     /* a branch's head older than this is asked for again when used; 0: 30 s */
 	size_t max_entries;  /* kept in memory; 0: 1 million */
 	bool offline;        /* on purpose: that old answers serve is no news */
 };
@@ -30,7 +30,7 @@ struct tree_repo {
 	struct repo_id id;    /* canonical */
 	char internal_id[40]; /* _id */
 };
-/* Does it exist for this token? -ENOENT is remembered for poll_s. */
+/* Does it exist for this token? -ENOENT is remembered for poll_ms. */
 int tree_repo(struct tree *t, const struct repo_id *id, bool wait, struct tree_repo *ret,
               struct hub_error *err) MUST_USE;
 
@@ -58,7 +58,7 @@ struct tree_head {
 	int64_t checked_ms; /* util_now_ms() of the last time the Hub said so */
 };
 /* The head of revision `rev`. wait = false: -EAGAIN when it is unknown, or may move (branch, PR, convert)
- * and is older than poll_s. wait = true: asked for when unknown or too old; if the Hub cannot be reached,
+ * and is older than poll_ms. wait = true: asked for when unknown or too old; if the Hub cannot be reached,
  * the last known one. */
 int tree_head(struct tree *t, const struct repo_id *id, const char *rev, bool wait, struct tree_head *ret,
               struct hub_error *err) MUST_USE;

@@ -86,7 +86,7 @@ void tree_publish(struct tree *t, const char *key, const struct answer *a, bool 
 uint64_t tree_published(struct tree *t);
 /* Does memory have an answer, however old, that may go on serving? */
 bool tree_is_known(struct tree *t, const char *key);
-/* What memory has. True: it is no older than poll_s, or the Hub was out of reach since. */
+/* What memory has. True: it is no older than poll_ms, or the Hub was out of reach since. */
 bool tree_look(struct tree *t, const char *key, struct answer *ret, bool *ret_any);
 
 /* Asks the Hub, saves and publishes what it said, and answers it. */

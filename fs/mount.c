@@ -45,6 +45,7 @@
 #define KICK_MS 20         /* the session's loop is told to end again after this: it may miss a signal */
 #define TAKE_OVER_MS 5000  /* for daemons of this user whose mounts are gone to leave our branches */
 #define QUOTA_WAIT_S 300   /* one window of the Hub's quotas (hub-api.md 8.2) */
+#define POLL_MIN_MS 50         /* an answer of the Hub serves at least the request that asked for it */
 #define THREADS_MAX 16     /* of the session; none of them waits for the network, so more are of no use */
 #define SAID_MAX 4096      /* what libfuse and fusermount3 say when they cannot mount */
 
@@ -357,7 +358,7 @@ static int build_cache(struct mount *m)
 {
 	const struct blocks_opts blocks = {.dir = m->opts->cache_dir, .max_bytes = m->opts->cache_size};
 	const struct tree_opts tree = {
-		.poll_s = (int)MAX((m->opts->poll_ms + 999) / 1000, 1),
+		.poll_ms = MAX(m->opts->poll_ms, POLL_MIN_MS),
 		.offline = m->opts->offline || auth_env_offline(),
 	};
 	const struct fetch_opts fetch = {.workers = m->opts->workers, .inflight = m->opts->inflight};
