@@ -15,81 +15,12 @@
  * Progress is a byte read or sent, or a step, that its runs had not come to before. */
 #define LOG_MODULE "publish"
 
-#include "publish.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
 
-#include "commit.h"
-#include "lock.h"
 #include "log.h"
-#include "schedule.h"
-
-#define SAMPLE_MS 1000  /* how often a run's progress is looked at while somebody waits */
-#define SLEEP_MIN_MS 10
-#define HTTP_TOO_MANY 429
-
-struct waiter {
-	struct waiter *next;
-	uint64_t id, node;
-	publish_done done; /* an fsync */
-	void *arg;
-	struct asking *asking; /* or who asked for a commit */
-	uint64_t run;          /* the last one that it was in; 0: none yet */
-	int err;               /* of its last try */
-	int64_t progress_ms;
-	int phase;             /* as far as its runs came */
-	uint64_t moved;
-};
-
-/* On the stack of publish_commit. */
-struct asking {
-	const struct publish_ask *ask;
-	struct publish_answer answer;
-	bool answered;
-};
-
-/* A file that was in a failed publication. */
-struct failed {
-	uint64_t node;
-	bool told;
-};
-
-struct publish {
-	struct publish_env env;
-	struct commit *commit;
-	pthread_t clock, worker;
-	bool has_worker;      /* one is to be joined; the clock's own */
-	struct commit_progress progress;
-	atomic_bool cancel;
-	struct lock lock;
-	struct cond wake;     /* the clock: something happened */
-	struct cond answered; /* publish_commit */
-	/* -- guarded by lock -- */
-	struct schedule *schedule;
-	bool asleep;          /* the clock waits for an event, however long */
-	struct waiter *waiters;
-	uint64_t last_id;
-	bool running;         /* from the decision until the clock saw the result */
-	bool done;            /* the worker has it */
-	enum schedule_reason reason;
-	uint64_t run;         /* its number */
-	char *title, *description;
-	bool interrupted, may_empty;
-	unsigned callers; /* inside publish_commit */
-	int run_err;
-	struct commit_result result;
-	bool stopping, final; /* final: one more commit before the end */
-	int64_t stop_ms;
-	struct failed *failed; /* by node */
-	size_t n_failed;
-	int failed_err;
-	int64_t failing_ms;   /* since when, 0: it works */
-	char last_commit[41];
-	int last_err;
-	char last_text[400];
-};
+#include "publish_internal.h"
 
 /* All branches of a mount share the Hub's commit quota. */
 static struct schedule_brake brake;
@@ -237,418 +168,13 @@ static void note_result_locked(struct publish *p, int err, const struct commit_r
 		log_failed_locked(p, err, p->last_text, now);
 }
 
-/* -- waiters -- */
-
-/* Unlinks *at; the caller frees or answers it. */
-static struct waiter *unlink_locked(struct waiter **at)
-{
-	struct waiter *w = *at;
-
-	*at = w->next;
-	w->next = NULL;
-	return w;
-}
-
-static bool in_run_locked(const struct publish *p, const struct waiter *w)
-{
-	return p->running && w->run == p->run;
-}
-
-/* It will not be in a commit: schedule is not to make one for it. */
-static void unschedule_locked(struct publish *p, const struct waiter *w)
-{
-	if (in_run_locked(p, w))
-		return;
-	if (w->asking)
-		schedule_unask(p->schedule);
-	else
-		schedule_unsync(p->schedule, w->node);
-}
-
-static void add_waiter_locked(struct publish *p, struct waiter *w)
-{
-	struct waiter **end = &p->waiters;
-
-	while (*end)
-		end = &(*end)->next;
-	*end = w;
-	w->id = ++p->last_id;
-	w->progress_ms = util_now_ms();
-	cond_signal(&p->wake);
-}
-
-static void join_run_locked(struct publish *p, struct waiter *w)
-{
-	if (!w->run) {
-		w->progress_ms = util_now_ms();
-		w->phase = 0;
-		w->moved = 0;
-	}
-	w->run = p->run;
-}
-
-/* commit_ask.join, on the worker. */
-static bool join_waiters(void *arg)
-{
-	struct publish *p = arg;
-	bool any = false;
-
-	LOCKED(&p->lock);
-	for (struct waiter *w = p->waiters; w; w = w->next) {
-		if (w->asking || w->run == p->run)
-			continue;
-		join_run_locked(p, w);
-		any = true;
-	}
-	if (any)
-		schedule_joined(p->schedule);
-	return any;
-}
-
-static void answer_ask_locked(struct publish *p, struct waiter *w, int err,
-                              const struct commit_result *result)
-{
-	struct publish_answer *a = &w->asking->answer;
-
-	a->err = err;
-	if (result) {
-		memcpy(a->commit, result->commit, sizeof(a->commit));
-		a->url = result->url ? strdup(result->url) : NULL;
-		snprintf(a->text, sizeof(a->text), "%s", result->error.text);
-	}
-	w->asking->answered = true;
-	cond_broadcast(&p->answered);
-	free(w);
-}
-
-/* Moves *at to the fsyncs that are answered when the lock is dropped. */
-static void answer_locked(struct publish *p, struct waiter **at, int err, const struct commit_result *result,
-                          struct waiter **out)
-{
-	struct waiter *w = unlink_locked(at);
-
-	if (w->asking) {
-		answer_ask_locked(p, w, err, result);
-		return;
-	}
-	w->err = err;
-	w->next = *out;
-	*out = w;
-}
-
-static void call_back(struct waiter *out)
-{
-	while (out) {
-		struct waiter *w = out;
-
-		out = w->next;
-		w->done(w->arg, w->err);
-		free(w);
-	}
-}
-
-static void answer_run_locked(struct publish *p, int err, const struct commit_result *result, int64_t now,
-                              struct schedule_outcome *outcome, struct waiter **out)
-{
-	struct waiter **at = &p->waiters;
-
-	while (*at) {
-		struct waiter *w = *at;
-
-		if (w->run != p->run) {
-			at = &w->next;
-		} else if (err < 0 && schedule_transient(err)) {
-			w->err = err;
-			if (result->error.status == HTTP_TOO_MANY && result->error.retry_after_s > 0)
-				w->progress_ms = now + result->error.retry_after_s * (int64_t)1000;
-			if (w->asking)
-				outcome->asked = true;
-			else
-				outcome->syncs++;
-			at = &w->next;
-		} else {
-			answer_locked(p, at, err, result, out);
-		}
-	}
-}
-
-static void look_at_progress_locked(struct publish *p, struct waiter *w, int64_t now)
-{
-	const struct upload_progress *up = &p->progress.upload;
-	uint64_t sent = atomic_load(&up->sent), to_send = atomic_load(&up->to_send);
-	uint64_t moved = atomic_load(&up->hashed) + MIN(sent, to_send);
-	int phase = atomic_load(&p->progress.phase);
-
-	if (!p->running) {
-		if (!w->run)
-			w->progress_ms = now; /* others are waited for: schedule limits that */
-		return;
-	}
-	if (phase > w->phase || moved > w->moved) {
-		w->phase = MAX(w->phase, phase);
-		w->moved = MAX(w->moved, moved);
-		w->progress_ms = MAX(w->progress_ms, now);
-	}
-}
-
-/* Answers those who waited too long; until when the others wait at least. */
-static int64_t expire_locked(struct publish *p, int64_t now, struct waiter **out)
-{
-	int64_t timeout = p->env.opts->fsync_timeout_ms;
-	struct commit_result late = {.error.text = "the Hub does not answer; all of it stays staged"};
-	struct waiter **at = &p->waiters;
-	int64_t wake = INT64_MAX;
-
-	if (p->last_err)
-		memcpy(late.error.text, p->last_text, sizeof(late.error.text));
-	while (*at) {
-		struct waiter *w = *at;
-
-		look_at_progress_locked(p, w, now);
-		if (now - w->progress_ms >= timeout) {
-			unschedule_locked(p, w);
-			answer_locked(p, at, w->err == -EIO ? -EIO : -ETIMEDOUT, &late, out);
-			continue;
-		}
-		wake = MIN(wake, w->progress_ms + timeout);
-		at = &w->next;
-	}
-	if (p->running && p->waiters)
-		wake = MIN(wake, now + MIN(SAMPLE_MS, MAX(timeout / 8, SLEEP_MIN_MS)));
-	return wake;
-}
-
-/* -- what an fsync is for -- */
-
-struct search {
-	uint64_t node;
-	struct {
-		uint64_t node;
-		char *path;
-	} *dirs;
-	size_t n, cap;
-	const char *at; /* the folder that is listed */
-	char *found;
-	int err;
-};
-
-static int search_one(void *arg, const char *name, struct stage_name what)
-{
-	struct search *s = arg;
-	char *path;
-
-	if (what.kind != STAGE_DIR && (what.kind != STAGE_FILE || what.node != s->node))
-		return 0;
-	if (what.kind == STAGE_DIR && s->n == s->cap) {
-		size_t cap = s->cap ? s->cap * 2 : 16;
-		void *grown = reallocarray(s->dirs, cap, sizeof(*s->dirs));
-
-		if (!grown)
-			return -ENOMEM;
-		s->dirs = grown;
-		s->cap = cap;
-	}
-	path = *s->at ? util_printf("%s/%s", s->at, name) : strdup(name);
-	if (!path)
-		return -ENOMEM;
-	if (what.kind == STAGE_FILE) {
-		s->found = path;
-		return 1;
-	}
-	s->dirs[s->n].node = what.node;
-	s->dirs[s->n++].path = path;
-	return 0;
-}
-
-/* The present name of a staged file: 1 and the path, 0: it has none. */
-static int find_path(struct stage *stage, uint64_t node, char **ret)
-{
-	struct search s = {.node = node, .at = ""};
-	int r = stage_list(stage, STAGE_ROOT, search_one, &s);
-
-	for (size_t i = 0; r == 0 && i < s.n; i++) {
-		s.at = s.dirs[i].path;
-		r = stage_list(stage, s.dirs[i].node, search_one, &s);
-	}
-	for (size_t i = 0; i < s.n; i++)
-		free(s.dirs[i].path);
-	free(s.dirs);
-	if (r == 1)
-		*ret = s.found;
-	return r;
-}
-
-/* Is a change published by the next commit? Ends the scan then. */
-static int is_settled(void *arg, const char *path, const struct stage_attr *attr)
-{
-	struct publish *p = arg;
-
-	if (attr->kind == STAGE_WHITEOUT)
-		return 1;
-	if (attr->kind != STAGE_FILE || ignore_match(p->env.ignore, path, false))
-		return 0;
-	return attr->state == STAGE_CLEAN || attr->state == STAGE_STAGED || attr->state == STAGE_COMMITTING;
-}
-
-/* Does the branch hold this file under its present name? */
-static bool is_held(struct publish *p, const char *path, const struct blob_key *key)
-{
-	struct tree_entry ent;
-	char parent[41];
-
-	stage_parent(p->env.stage, parent);
-	return *parent && tree_stat(p->env.tree, &p->env.repo, parent, path, false, &ent, NULL) == 0 &&
-	       ent.kind == HUB_ENTRY_FILE && hash_key_equal(&ent.key, key);
-}
-
-/* 0: wait for a commit; its bytes of now are frozen. 1: there is nothing to wait for. */
-static int prepare_fsync(struct publish *p, uint64_t node)
-{
-	const struct opts *opts = p->env.opts;
-	AUTO_FREE char *path = NULL;
-	struct stage_attr attr;
-	int r;
-
-	if (opts->fsync == OPTS_FSYNC_STAGE || opts->commit == OPTS_COMMIT_MANUAL)
-		return 1;
-	if (!node) {
-		r = stage_each(p->env.stage, is_settled, p);
-		return r < 0 ? r : !r;
-	}
-	r = stage_attr(p->env.stage, node, &attr);
-	if (r < 0)
-		return r == -ENOENT ? 1 : r;
-	if (attr.state == STAGE_CONFLICT)
-		return -ESTALE;
-	r = find_path(p->env.stage, node, &path);
-	if (r <= 0)
-		return r < 0 ? r : 1;
-	r = commit_is_published(p->commit, path, false);
-	if (r < 0 && r != -EAGAIN)
-		return r;
-	if (r == 0 || (attr.is_blob && is_held(p, path, &attr.blob)))
-		return 1;
-	r = attr.is_blob ? 0 : stage_freeze_node(p->env.stage, node, NULL);
-	return r == -ENOENT ? 1 : r;
-}
-
-int publish_fsync(struct publish *p, uint64_t node, publish_done done, void *arg, uint64_t *ret_id)
-{
-	int r = prepare_fsync(p, node);
-	struct waiter *w;
-
-	if (r != 0)
-		return r;
-	w = calloc(1, sizeof(*w));
-	if (!w)
-		return -ENOMEM;
-	w->node = node;
-	w->done = done;
-	w->arg = arg;
-	LOCKED(&p->lock);
-	if (p->stopping) {
-		free(w);
-		return -ECANCELED;
-	}
-	add_waiter_locked(p, w);
-	schedule_fsync(p->schedule, util_now_ms(), node);
-	*ret_id = w->id;
-	return 0;
-}
-
-bool publish_cancel(struct publish *p, uint64_t id)
-{
-	LOCKED(&p->lock);
-	for (struct waiter **at = &p->waiters; *at; at = &(*at)->next) {
-		if ((*at)->id == id) {
-			unschedule_locked(p, *at);
-			free(unlink_locked(at));
-			return true;
-		}
-	}
-	return false;
-}
-
-/* -- explicit commits -- */
-
-/* Takes back an asking that nobody waits for any more. */
-static void withdraw_locked(struct publish *p, const struct asking *asking)
-{
-	for (struct waiter **at = &p->waiters; *at; at = &(*at)->next) {
-		if ((*at)->asking == asking) {
-			unschedule_locked(p, *at);
-			free(unlink_locked(at));
-			return;
-		}
-	}
-}
-
-static int ask_and_wait(struct publish *p, struct asking *asking, int64_t deadline_ms)
-{
-	int64_t until = deadline_ms ? util_now_ms() + deadline_ms : INT64_MAX;
-	struct waiter *w = calloc(1, sizeof(*w));
-
-	if (!w)
-		return -ENOMEM;
-	w->asking = asking;
-	LOCKED(&p->lock);
-	if (p->stopping) {
-		free(w);
-		return -ECANCELED;
-	}
-	add_waiter_locked(p, w);
-	schedule_ask(p->schedule, util_now_ms());
-	while (!asking->answered) {
-		int64_t left = until - util_now_ms();
-
-		if (!deadline_ms) {
-			cond_wait(&p->answered, &p->lock);
-		} else if (left > 0) {
-			cond_wait_ms(&p->answered, &p->lock, left);
-		} else {
-			withdraw_locked(p, asking);
-			return -ETIMEDOUT;
-		}
-	}
-	return 0;
-}
-
-int publish_commit(struct publish *p, const struct publish_ask *ask, int64_t deadline_ms,
-                   struct publish_answer *ret)
-{
-	struct asking asking = {.ask = ask};
-	struct stage_counts counts;
-	int r;
-
-	{
-		LOCKED(&p->lock);
-		p->callers++;
-	}
-	r = ask_and_wait(p, &asking, deadline_ms);
-	if (r == 0) {
-		stage_counts(p->env.stage, &counts);
-		asking.answer.left_out = counts.open + (ask->interrupted ? 0 : counts.interrupted);
-		*ret = asking.answer;
-	}
-	LOCKED(&p->lock);
-	if (--p->callers == 0)
-		cond_broadcast(&p->answered); /* publish_free may wait for it */
-	return r;
-}
-
-void publish_answer_fini(struct publish_answer *a)
-{
-	free(a->url);
-	*a = (struct publish_answer){0};
-}
-
 /* -- runs -- */
 
 static void *worker_main(void *arg)
 {
 	struct publish *p = arg;
 	struct commit_ask ask = {
-		.cancel = &p->cancel, .progress = &p->progress, .join = join_waiters, .arg = p,
+		.cancel = &p->cancel, .progress = &p->progress, .join = publish_join, .arg = p,
 	};
 	struct commit_result result = {0};
 	bool only_look;
@@ -684,7 +210,7 @@ static void take_ask_locked(struct publish *p)
 		p->description = ask->description ? strdup(ask->description) : NULL;
 		p->interrupted = ask->interrupted;
 		p->may_empty = ask->may_empty;
-		join_run_locked(p, w);
+		publish_join_run_locked(p, w);
 		return;
 	}
 }
@@ -700,7 +226,7 @@ static void begin_run_locked(struct publish *p, enum schedule_reason reason)
 		take_ask_locked(p);
 	for (struct waiter *w = p->waiters; w && reason != SCHEDULE_RECOVER; w = w->next) {
 		if (!w->asking)
-			join_run_locked(p, w);
+			publish_join_run_locked(p, w);
 	}
 	schedule_began(p->schedule, reason);
 	r = pthread_create(&p->worker, NULL, worker_main, p);
@@ -738,7 +264,7 @@ static void end_run_locked(struct publish *p, struct waiter **out)
 	p->done = false;
 	p->running = false;
 	note_final_locked(p, err, &outcome);
-	answer_run_locked(p, err, result, now, &outcome, out);
+	publish_answer_run_locked(p, err, result, now, &outcome, out);
 	schedule_done(p->schedule, now, &outcome);
 	note_result_locked(p, err, result, now);
 	for (struct waiter *w = *out; w; w = w->next) {
@@ -781,7 +307,7 @@ static void sleep_locked(struct publish *p, int64_t now, int64_t wake)
 static void step_locked(struct publish *p, struct waiter **out)
 {
 	int64_t now = util_now_ms();
-	int64_t wake = expire_locked(p, now, out), due;
+	int64_t wake = publish_expire_locked(p, now, out), due;
 	enum schedule_reason reason;
 
 	if (*out)
@@ -792,7 +318,7 @@ static void step_locked(struct publish *p, struct waiter **out)
 			begin_run_locked(p, reason);
 			return;
 		case SCHEDULE_WAIT: /* events may make it earlier, but never than a quiet period from now */
-			due = MIN(due, now + MAX(p->env.opts->commit_delay_ms, SLEEP_MIN_MS));
+			due = MIN(due, now + MAX(p->env.opts->commit_delay_ms, PUBLISH_SLEEP_MIN_MS));
 			wake = MIN(wake, due);
 			break;
 		case SCHEDULE_NOTHING:
@@ -806,7 +332,7 @@ static void step_locked(struct publish *p, struct waiter **out)
 static void end_locked(struct publish *p, struct waiter **out)
 {
 	while (p->waiters)
-		answer_locked(p, &p->waiters, -ECANCELED, NULL, out);
+		publish_answer_locked(p, &p->waiters, -ECANCELED, NULL, out);
 }
 
 static void *clock_main(void *arg)
@@ -832,7 +358,7 @@ static void *clock_main(void *arg)
 		}
 		if (ran && STEAL(p->has_worker))
 			pthread_join(p->worker, NULL); /* it said that it is done */
-		call_back(out);
+		publish_call_back(out);
 	}
 	return NULL;
 }

@@ -1,0 +1,136 @@
+/* commit_base: a branch that others push to: whether a run's commit can go on top of what they did. Not for what the
+ * comparison is (commit_plan).
+ *
+ * The thread of the run. */
+#define LOG_MODULE "commit"
+
+#include "commit_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "log.h"
+
+#define BASES_MAX 5      /* times that a run follows a branch that others push to */
+
+/* -- a branch that others push to -- */
+
+static void tell_conflict(struct run *run, const char *path)
+{
+	snprintf(run->ret->error.text, sizeof(run->ret->error.text),
+	         "somebody else changed %.250s: copy yours elsewhere, then `hugfs discard` it to see theirs",
+	         path);
+}
+
+static bool is_own(const struct commit *c, const char *message)
+{
+	for (unsigned i = 0; i < MIN(c->n_own, OWN_TOKENS); i++) {
+		if (message && strstr(message, c->own[i]))
+			return true;
+	}
+	return false;
+}
+
+/* Are all commits from `head` back to the parent our own, landed after we had given them up? 1 yes, 0 no. */
+static int all_own(struct run *run, const char *head)
+{
+	struct commit *c = run->c;
+	CLEANUP(hub_commits_fini) struct hub_commits list = {0};
+	int r;
+
+	if (!c->n_own)
+		return 0;
+	r = hub_commits(c->env.hub, &c->env.repo, c->env.rev, COMMIT_LOOK_NEAR, &list, &run->ret->error);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < list.n; i++) {
+		if (strcmp(list.commits[i].id, run->parent) == 0)
+			return i > 0;
+		if ((i == 0 && strcmp(list.commits[i].id, head) != 0) || !is_own(c, list.commits[i].message))
+			return 0;
+	}
+	return 0;
+}
+
+/* The branch is at `head`: can ours go on top of it? 0: yes, base is moved. 1: yes, once names are read
+ * again (it was our own commit). -ESTALE: somebody changed one of our paths. */
+int commit_move_base(struct run *run, const char *head)
+{
+	struct commit_plan_env env;
+	AUTO_FREE char *path = NULL;
+	int r, own;
+
+	if (++run->bases > BASES_MAX) {
+		snprintf(run->ret->error.text, sizeof(run->ret->error.text), "%s is pushed to all the time",
+		         run->c->env.rev);
+		return -EBUSY;
+	}
+	own = all_own(run, head);
+	if (own < 0)
+		return own;
+	if (own) {
+		log_info("%s: an earlier commit of ours had landed late as %.8s", run->c->env.rev, head);
+		r = stage_set_parent(run->c->env.stage, head);
+		memcpy(run->parent, head, sizeof(run->parent));
+		memcpy(run->base, head, sizeof(run->base));
+		return r < 0 ? r : 1;
+	}
+	env = commit_env_of_plan(run);
+	r = commit_plan_check(&env, &run->plan, head, &path, &run->ret->error);
+	if (r == -ESTALE && path)
+		tell_conflict(run, path);
+	if (r == 0)
+		memcpy(run->base, head, sizeof(run->base));
+	return r;
+}
+
+int commit_get_head(struct run *run, char ret[41])
+{
+	struct commit *c = run->c;
+	struct tree_head head;
+	int r = tree_head(c->env.tree, &c->env.repo, c->env.rev, true, &head, &run->ret->error);
+
+	if (r == -ENOENT) {
+		snprintf(run->ret->error.text, sizeof(run->ret->error.text), "%s is gone from the Hub",
+		         c->env.rev);
+		return -ESTALE;
+	}
+	if (r == 0)
+		memcpy(ret, head.commit, 41);
+	return r;
+}
+
+int commit_ask_head(struct run *run, char ret[41])
+{
+	tree_forget_head(run->c->env.tree, &run->c->env.repo, run->c->env.rev);
+	return commit_get_head(run, ret);
+}
+
+/* Goes by what is known of the head: one that is not the base is asked for again, since preupload may have
+ * been answered by a copy of the Hub that lags behind. As move_base. */
+int commit_follow_head(struct run *run)
+{
+	struct commit *c = run->c;
+	struct tree_head known;
+	char head[41];
+	int r;
+
+	if (*run->head)
+		memcpy(head, run->head, sizeof(head));
+	else if (tree_head_known(c->env.tree, &c->env.repo, c->env.rev, &known) == 0)
+		memcpy(head, known.commit, sizeof(head));
+	else
+		return 0;
+	if (strcmp(head, run->base) == 0)
+		return 0;
+	r = commit_ask_head(run, head);
+	if (r < 0)
+		return r;
+	memcpy(run->head, head, sizeof(head));
+	return strcmp(head, run->base) == 0 ? 0 : commit_move_base(run, head);
+}
+
+void commit_remember_own(struct commit *c, const char *token)
+{
+	memcpy(c->own[c->n_own++ % OWN_TOKENS], token, sizeof(c->own[0]));
+}

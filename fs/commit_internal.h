@@ -1,0 +1,76 @@
+/* commit_internal: what the files of commit share: commit.c (runs), commit_bring.c (content), commit_send.c (the call),
+ * commit_base.c (a branch that others push to). For commit*.c only. */
+#ifndef HUGFS_COMMIT_INTERNAL_H
+#define HUGFS_COMMIT_INTERNAL_H
+
+#include "commit.h"
+#include "commit_plan.h"
+
+#define COMMIT_LOOK_NEAR 20 /* commits that are looked through first */
+#define COMMIT_LOOK_FAR 1000
+#define OWN_TOKENS 16
+
+struct commit {
+	struct commit_env env;
+	char own[OWN_TOKENS][33]; /* tokens of commits that may land late */
+	unsigned n_own;
+};
+
+struct run {
+	struct commit *c;
+	const struct commit_ask *ask;
+	struct commit_result *ret;
+	struct upload up;
+	char parent[41], base[41];
+	char head[41];              /* as preupload told; "" unknown */
+	void *tree;                 /* tsearch(3) of all files */
+	struct upload_file **files;
+	size_t n_files, cap_files;
+	struct stage_names names;
+	struct commit_plan plan;
+	struct hub_op *ops;
+	size_t n_ops;
+	unsigned bases, stubborn;
+};
+
+/* -- commit.c -- */
+
+void commit_enter(struct run *run, enum commit_phase phase);
+bool commit_cancelled(const struct run *run);
+/* commit_plan_stat of this run's repository. */
+int commit_stat_at(struct run *run, const char *commit, const char *path, struct tree_entry *ret) MUST_USE;
+void commit_forget_plan(struct run *run);
+struct commit_plan_env commit_env_of_plan(const struct run *run);
+
+/* -- commit_bring.c -- */
+
+/* Freezes what is settled, those who join too, and brings its content to the Hub. */
+int commit_bring(struct run *run) MUST_USE;
+/* Reads the names as they are now and makes of them the plan of what is to be sent; brings what it needs beside. */
+int commit_decide(struct run *run) MUST_USE;
+
+/* -- commit_base.c -- */
+
+/* The head of the branch as tree knows it; asked for again by commit_ask_head. -ESTALE: the branch is gone. */
+int commit_get_head(struct run *run, char ret[41]) MUST_USE;
+int commit_ask_head(struct run *run, char ret[41]) MUST_USE;
+/* The branch is at `head`: can ours go on top of it? 0: yes, base is moved. 1: yes, once names are read
+ * again (it was our own commit). -ESTALE: somebody changed one of our paths. */
+int commit_move_base(struct run *run, const char *head) MUST_USE;
+/* The same for what is known of the head by now. */
+int commit_follow_head(struct run *run) MUST_USE;
+/* A commit with that token was given up, but may land late. */
+void commit_remember_own(struct commit *c, const char *token);
+
+/* -- commit_send.c -- */
+
+/* Sends the plan as one commit and settles it. 1: names are to be read again. */
+int commit_send(struct run *run) MUST_USE;
+/* The commit is on the branch: takes the overlay down. */
+int commit_settle(struct run *run, const char *commit, int64_t date_s) MUST_USE;
+/* Looks for the commit with `token` from the head of the branch back to `parent`. 1 and the commit, 0: it
+ * is not there. */
+int commit_look_for(struct run *run, const char *token, const char *parent, char ret_commit[41],
+                    int64_t *ret_date_s) MUST_USE;
+
+#endif

@@ -1,0 +1,362 @@
+/* commit_send: the commit call: its operations, the intent in the journal before it, what its answer means, and what
+ * follows when it is on the branch. Not for content (commit_bring) nor for conflicts (commit_base).
+ *
+ * The thread of the run. */
+#define LOG_MODULE "commit"
+
+#include "commit_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+
+#define STUBBORN_MAX 3   /* 412 answers although the branch is where we think */
+#define WARM_MAX 64      /* folders whose listing is fetched after a commit */
+#define TOKEN_LABEL "hugfs-commit: "
+
+/* -- the commit -- */
+
+/* The operations that bring `base` to what we want, deletions first. ret_title: what they are, in words. */
+static int make_ops(struct run *run, char **ret_title)
+{
+	struct commit_tally kinds[3] = {0};
+	size_t n = 0;
+
+	free(STEAL(run->ops));
+	run->n_ops = 0;
+	run->ops = calloc(run->plan.n + 1, sizeof(*run->ops));
+	if (!run->ops)
+		return -ENOMEM;
+	for (int pass = COMMIT_DELETE; pass <= COMMIT_ADD; pass++) {
+		for (size_t i = 0; i < run->plan.n; i++) {
+			const struct commit_change *change = &run->plan.changes[i];
+			struct hub_op *op = &run->ops[n];
+			struct tree_entry ent;
+			int held;
+
+			if ((int)change->kind != pass || !change->ours)
+				continue;
+			held = commit_stat_at(run, run->base, change->path, &ent);
+			if (held < 0)
+				return held;
+			if (pass == COMMIT_DELETE && !held)
+				continue;
+			if (pass == COMMIT_ADD && held && ent.kind == HUB_ENTRY_FILE &&
+			    upload_is(change->file, &ent.key))
+				continue;
+			*op = (struct hub_op){.kind = HUB_OP_DELETE, .path = change->path};
+			if (pass == COMMIT_ADD) {
+				op->kind = change->file->lfs ? HUB_OP_LFS : HUB_OP_FILE;
+				op->key = change->key;
+				op->source = upload_read;
+				op->arg = change->file;
+			}
+			commit_tally_add(&kinds[pass == COMMIT_DELETE ? 2 : held ? 1 : 0], change->path);
+			n++;
+		}
+	}
+	run->n_ops = n;
+	return n ? commit_tally_title(kinds, ret_title) : 0;
+}
+
+/* Is there anything staged whose place on the branch is settled by this run, though no request is needed
+ * for it? */
+static bool has_news(const struct run *run)
+{
+	for (size_t i = 0; i < run->plan.n; i++) {
+		const struct commit_change *change = &run->plan.changes[i];
+
+		if (change->kind == COMMIT_DELETE || change->frozen || !change->row || change->row->is_blob)
+			return true;
+	}
+	return false;
+}
+
+static int put_intent(struct run *run, char token[33])
+{
+	AUTO_FREE struct stage_item *items = calloc(run->plan.n + 1, sizeof(*items));
+	struct stage_intent intent = {.gen = run->names.gen, .items = items};
+	uint8_t random[16];
+
+	if (!items)
+		return -ENOMEM;
+	for (size_t i = 0; i < run->plan.n; i++) {
+		const struct commit_change *change = &run->plan.changes[i];
+
+		if (change->kind != COMMIT_ADD)
+			continue;
+		/* Node 0: comes along with a renamed folder, which settles by what lies below it. */
+		items[intent.n++] = (struct stage_item){
+			.node = change->row ? change->row->node : 0,
+			.layer = change->frozen ? change->row->layer : 0,
+			.path = change->path,
+			.key = change->key,
+		};
+	}
+	util_random(random, sizeof(random));
+	util_hex(random, sizeof(random), token);
+	memcpy(intent.token, token, sizeof(intent.token));
+	memcpy(intent.parent, run->base, sizeof(intent.parent));
+	return stage_intent_put(run->c->env.stage, &intent);
+}
+
+/* Staged bytes become cache: they are never fetched again. */
+static void adopt_bytes(struct run *run)
+{
+	struct commit *c = run->c;
+
+	for (size_t i = 0; c->env.blocks && i < run->plan.n; i++) {
+		const struct commit_change *change = &run->plan.changes[i];
+		AUTO_FREE char *path = NULL;
+		bool exists = false;
+		int r;
+
+		if (change->kind != COMMIT_ADD || !change->frozen || change->key.size == 0)
+			continue;
+		r = stage_whole_path(c->env.stage, change->row->node, change->row->layer, &path, &exists);
+		if (r == 0 && exists)
+			r = blocks_adopt(c->env.blocks, &change->key, path);
+		if (r < 0)
+			log_debug("%s: not kept in the cache: %s", change->path, strerror(-r));
+	}
+}
+
+/* Fetches the listings of the folders that the commit touched, so that nobody waits for them. */
+static void warm_listings(struct run *run, const char *commit)
+{
+	struct commit *c = run->c;
+	AUTO_FREE char *last = NULL;
+	unsigned done = 0;
+
+	for (size_t i = 0; i < run->n_ops && done < WARM_MAX && !commit_cancelled(run); i++) {
+		const char *slash = strrchr(run->ops[i].path, '/');
+		size_t len = slash ? (size_t)(slash - run->ops[i].path) : 0;
+		struct tree_listing *list;
+		int r;
+
+		if (last && strlen(last) == len && memcmp(last, run->ops[i].path, len) == 0)
+			continue;
+		free(STEAL(last));
+		last = strndup(run->ops[i].path, len);
+		if (!last)
+			return;
+		r = tree_list(c->env.tree, &c->env.repo, commit, last, true, &list, NULL);
+		if (r == 0)
+			tree_listing_unref(list);
+		else if (r != -ENOENT && r != -ENOTDIR)
+			return; /* whoever looks there asks for it */
+		done++;
+	}
+}
+
+int commit_settle(struct run *run, const char *commit, int64_t date_s)
+{
+	struct commit *c = run->c;
+	int r = c->env.settle(c->env.arg, commit, date_s);
+
+	if (r < 0) {
+		snprintf(run->ret->error.text, sizeof(run->ret->error.text),
+		         "commit %.8s is on %s, but the staging area cannot be told (%s): see to its disk",
+		         commit, c->env.rev, strerror(-r));
+		run->ret->unsure = true; /* the intent is there still */
+		return r;
+	}
+	return 0;
+}
+
+/* Nothing to send: what is staged is what the branch holds. */
+static int settle_equal(struct run *run)
+{
+	struct commit *c = run->c;
+	struct tree_head head;
+	char token[33];
+	int64_t date_s = time(NULL);
+	int r;
+
+	if (tree_head_known(c->env.tree, &c->env.repo, c->env.rev, &head) == 0 &&
+	    strcmp(head.commit, run->base) == 0)
+		date_s = head.date_s;
+	commit_enter(run, COMMIT_SETTLING);
+	r = put_intent(run, token);
+	if (r < 0)
+		return r;
+	adopt_bytes(run);
+	return commit_settle(run, run->base, date_s);
+}
+
+/* Looks for the commit with `token` from the head of the branch back to `parent`. 1 and the commit, 0: it
+ * is not there. */
+int commit_look_for(struct run *run, const char *token, const char *parent, char ret_commit[41],
+                    int64_t *ret_date_s)
+{
+	static const unsigned depths[] = {COMMIT_LOOK_NEAR, COMMIT_LOOK_FAR};
+	struct commit *c = run->c;
+
+	for (size_t d = 0; d < ARRAY_LEN(depths); d++) {
+		CLEANUP(hub_commits_fini) struct hub_commits list = {0};
+		int r = hub_commits(c->env.hub, &c->env.repo, c->env.rev, depths[d], &list, &run->ret->error);
+
+		if (r < 0)
+			return r;
+		for (size_t i = 0; i < list.n; i++) {
+			const struct hub_commit_info *it = &list.commits[i];
+
+			if (it->message && strstr(it->message, token)) {
+				memcpy(ret_commit, it->id, sizeof(it->id));
+				*ret_date_s = it->date_s;
+				return 1;
+			}
+			if (strcmp(it->id, parent) == 0)
+				return 0;
+		}
+		if (list.n < depths[d])
+			return 0;
+	}
+	return 0;
+}
+
+/* The answer of the POST is lost. 1: it landed (as ret_commit); else the -errno of the POST, or of
+ * looking. */
+static int look_after(struct run *run, const char *token, int post_err, char ret_commit[41],
+                      int64_t *ret_date_s)
+{
+	struct hub_error post = run->ret->error;
+	int r;
+
+	run->ret->unsure = true;
+	if (commit_cancelled(run))
+		return -ECANCELED;
+	r = commit_look_for(run, token, run->base, ret_commit, ret_date_s);
+	if (r > 0) {
+		run->ret->unsure = false;
+		return 1;
+	}
+	run->ret->error = post;
+	return post_err;
+}
+
+static int post(struct run *run, const char *token, const char *title, struct hub_commit_result *ret)
+{
+	struct commit *c = run->c;
+	const char *words = run->ask->description;
+	AUTO_FREE char *description = util_printf("%s%s" TOKEN_LABEL "%s", words ? words : "",
+	                                          words ? "\n\n" : "", token);
+	struct hub_commit_req req = {
+		.rev = c->env.rev, .title = run->ask->title ? run->ask->title : title,
+		.description = description,
+		.parent = run->base, .ops = run->ops, .n = run->n_ops, .cancel = run->ask->cancel,
+	};
+
+	if (!description)
+		return -ENOMEM;
+	return hub_commit(c->env.hub, &c->env.repo, &req, ret, &run->ret->error);
+}
+
+static void log_landed(const struct run *run, const char *title)
+{
+	char repo[REPO_TEXT_MAX];
+
+	repo_text(&run->c->env.repo, repo);
+	log_info("%s@%s: commit %.8s: %s", repo, run->c->env.rev, run->ret->commit,
+	         run->ask->title ? run->ask->title : title);
+}
+
+/* 0: it is on the branch and settled. -ESTALE: the branch is not at `base`. */
+static int send_once(struct run *run, const char *title)
+{
+	struct commit *c = run->c;
+	CLEANUP(hub_commit_result_fini) struct hub_commit_result made = {0};
+	int64_t date_s = time(NULL);
+	char token[33];
+	int r, dropped;
+
+	r = put_intent(run, token);
+	if (r < 0)
+		return r;
+	run->ret->error = (struct hub_error){.retry_after_s = -1};
+	r = post(run, token, title, &made);
+	if (r < 0 && (run->ret->error.maybe_done || r == -ECANCELED))
+		r = look_after(run, token, r, made.commit, &date_s);
+	if (r < 0) {
+		if (run->ret->unsure)
+			return r;
+		dropped = stage_intent_drop(c->env.stage);
+		return dropped < 0 ? dropped : r;
+	}
+	commit_enter(run, COMMIT_SETTLING);
+	run->ret->sent = true;
+	memcpy(run->ret->commit, made.commit, sizeof(run->ret->commit));
+	run->ret->url = STEAL(made.url);
+	adopt_bytes(run);
+	warm_listings(run, made.commit);
+	r = commit_settle(run, made.commit, date_s);
+	if (r == 0)
+		log_landed(run, title);
+	return r;
+}
+
+static int op_path_cmp(const void *path, const void *op)
+{
+	return strcmp(path, ((const struct hub_op *)op)->path);
+}
+
+/* tree_walk_fn: 1 for a file that stays. */
+static int stays(void *arg, const char *path, const struct tree_entry *entry)
+{
+	const struct run *run = arg;
+
+	return strcmp(path, ".gitattributes") != 0 &&
+	       !bsearch(path, run->ops, run->n_ops, sizeof(*run->ops), op_path_cmp);
+}
+
+/* rm -rf of everything is asked for again: -EPERM when nothing is added and no file but .gitattributes would stay. */
+static int check_emptying(struct run *run)
+{
+	struct commit *c = run->c;
+	int r;
+
+	if (run->ask->may_empty || run->ops[run->n_ops - 1].kind != HUB_OP_DELETE)
+		return 0; /* deletions come first, each list by path */
+	r = tree_walk(c->env.tree, &c->env.repo, run->base, "", stays, run, &run->ret->error);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	snprintf(run->ret->error.text, sizeof(run->ret->error.text),
+	         "this would delete every file of %s, so it is held: `hugfs commit` publishes it, `hugfs discard` "
+	         "brings the files back", c->env.rev);
+	return -EPERM;
+}
+
+/* 1: names are to be read again. */
+int commit_send(struct run *run)
+{
+	int r = commit_follow_head(run);
+
+	while (r == 0) {
+		AUTO_FREE char *title = NULL;
+		char head[41];
+
+		r = make_ops(run, &title);
+		if (r < 0)
+			return r;
+		if (!run->n_ops)
+			return has_news(run) ? settle_equal(run) : 0;
+		r = check_emptying(run);
+		if (r < 0)
+			return r;
+		commit_enter(run, COMMIT_SENDING);
+		r = send_once(run, title);
+		if (r != -ESTALE)
+			return r;
+		r = commit_ask_head(run, head);
+		if (r < 0)
+			return r;
+		if (strcmp(head, run->base) != 0)
+			r = commit_move_base(run, head);
+		else if (++run->stubborn == STUBBORN_MAX)
+			return -ESTALE;
+	}
+	return r;
+}
