@@ -14,6 +14,7 @@
 #include "index.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
@@ -27,7 +28,6 @@
 #define APP_ID 0x68756766 /* "hugf" */
 #define VERSION 1
 #define BUSY_MS 5000
-#define BUSY_PAUSE_MS 5
 #define META_TOTAL_MAX ((int64_t)1 << 30) /* saved texts of all commits together; the oldest go first */
 #define OBJECTS_MAX ((size_t)16 << 20)
 
@@ -193,22 +193,23 @@ static int conn_check_schema(sqlite3 *db, bool *ret_made)
 	return r < 0 ? r : errno_of(rc);
 }
 
-/* Two daemons that make the database at once meet in the change to WAL, for which SQLite never asks the busy
- * handler (https://sqlite.org/c3ref/busy_handler.html: "might return SQLITE_BUSY" where waiting could deadlock). */
-static int exec_patiently(sqlite3 *db, const char *sql)
+/* Daemons open the database one after the other: SQLite never asks the busy handler in the change to WAL
+ * (https://sqlite.org/c3ref/busy_handler.html), so that of two that make it at once one would be refused.
+ * The kernel frees the lock of a process that dies. A folder that takes no lock file has no second writer. */
+static int lock_opening(const char *path)
 {
-	const struct timespec pause = {.tv_nsec = BUSY_PAUSE_MS * 1000000L};
-	int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
+	AUTO_FREE char *name = util_printf("%s.lock", path);
+	struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int fd = name ? open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
 
-	for (int waited = 0; rc == SQLITE_BUSY && waited < BUSY_MS; waited += BUSY_PAUSE_MS) {
-		nanosleep(&pause, NULL);
-		rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
-	}
-	return rc;
+	if (fd >= 0 && fcntl(fd, F_OFD_SETLKW, &all) < 0)
+		log_debug("%s: %s", name, strerror(errno));
+	return fd;
 }
 
 static int conn_open(struct conn *c, const char *path, bool *ret_made)
 {
+	AUTO_CLOSE int lock = lock_opening(path);
 	int rc = sqlite3_open_v2(path, &c->db,
 	                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
 	int r;
@@ -216,10 +217,8 @@ static int conn_open(struct conn *c, const char *path, bool *ret_made)
 	if (rc == SQLITE_OK)
 		rc = sqlite3_busy_timeout(c->db, BUSY_MS);
 	if (rc == SQLITE_OK)
-		rc = exec_patiently(c->db, "PRAGMA journal_mode = WAL");
-	if (rc == SQLITE_OK)
 		rc = sqlite3_exec(c->db,
-		                  "PRAGMA synchronous = NORMAL;"
+		                  "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
 		                  "PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 1000;"
 		                  "PRAGMA cache_size = -2000;"
 		                  "PRAGMA trusted_schema = OFF", NULL, NULL, NULL);
