@@ -18,6 +18,7 @@ from hub import HubApp
 from recorder import Recorder
 from signing import Signer
 from store import ACCOUNTS, Store
+from switches import SWITCHES
 
 
 def arguments():
@@ -28,16 +29,20 @@ def arguments():
     for name in ("multipart_threshold", "chunk_size", "signature_lifetime_s", "page_size"):
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(Config, name),
                             help=f"initial value of the setting {name}")
+    for name, switch in SWITCHES.items():
+        parser.add_argument("--" + name.replace("_", "-"), type=type(switch.default), default=switch.default,
+                            choices=[switch.default, *switch.others], help=switch.meaning)
     return parser.parse_args()
 
 
 def main():
     options = arguments()
-    settings = Config(**{name: value for name, value in vars(options).items() if hasattr(Config, name)})
+    settings = Config()
+    settings.update({name: value for name, value in vars(options).items() if name in vars(settings)})
     quit_event = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: quit_event.set())
-    store, recorder, faults = Store(options.root), Recorder(), Faults()
+    store, recorder, faults = Store(options.root, settings), Recorder(), Faults()
     data = Origin("data", None, recorder, faults, options.data_port)
     signer = Signer(store.secret(), f"localhost:{data.port}", settings)
     data.app = DataOrigin(store, signer)

@@ -64,7 +64,10 @@ def tree(context, T, id, rev, path):
     if folder is None or folder.mode != DIRECTORY:
         raise entry_not_found(f'{path} does not exist on "{rev}"', commit.oid)
     listing = repo.git.listing(folder.oid, context.flag("recursive"))
-    size = context.config.page(context.number("limit"), 100 if expand else 1000, 100 if expand else 1000)
+    most, limit = 100 if expand else 1000, context.number("limit")
+    if limit and limit > most and context.config.tree_limit == "refuse":
+        raise ApiError(400, f'"limit" must be at most {most}')
+    size = context.config.page(limit, most, most)
     prefix = path + "/" if path else ""
     page = [(prefix + name, entry) for name, entry in listing[offset : offset + size]]
     headers = [("X-Repo-Commit", commit.oid)]
@@ -81,7 +84,7 @@ def paths_info(context, T, id, rev):
     found = []
     for path in dict.fromkeys(paths):
         entry = repo.git.entry(commit.tree, path)
-        if entry and path:
+        if entry and (path or context.config.root_info == "describe"):
             found.append((path, entry))
     return json_response(describe_entries(repo, commit, found, expand))
 
@@ -128,6 +131,8 @@ def treesize(context, T, id, rev, path):
 def _file(repo, commit, path):
     """(Entry, Blob) of a file; 404 EntryNotFound for anything else."""
     entry = repo.git.entry(commit.tree, path)
+    if entry is not None and entry.mode == DIRECTORY and repo.store.config.folder_resolve_status == 400:
+        raise ApiError(400, f"{path} is a folder", headers=[("X-Repo-Commit", commit.oid)])
     if entry is None or entry.mode in (DIRECTORY, SUBMODULE):
         raise entry_not_found("Entry not found", commit.oid)
     return entry, repo.git.blob(entry.oid)
@@ -187,6 +192,8 @@ def resolve(context, pre, id, rev, path):
 @route("GET", "/api/resolve-cache/{T}/{id}/{sha}/{path*}")
 def resolve_cache(context, T, id, sha, path):
     repo = context.repo(T, id, "bytes")
+    if repo.private and context.config.private_resolve_cache == "refuse":
+        raise ApiError(403, "Files of a private repository are not in the cache")
     if len(sha) != 40:
         raise revision_not_found(sha)
     commit = commit_of(repo, sha)

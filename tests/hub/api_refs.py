@@ -5,7 +5,7 @@ import itertools
 
 from errors import ApiError, revision_not_found
 from gitrepo import RefConflict, iso_date
-from http_engine import json_response
+from http_engine import Response, json_response
 from routes import route
 
 
@@ -35,7 +35,8 @@ def commits(context, T, id, rev):
         raise revision_not_found(rev)
     history = list(repo.git.history(head.oid))
     limit = context.config.page(context.number("limit"), 50, 1000)
-    page = context.number("p", 0)
+    first = context.config.commits_first_page
+    page = max(0, context.number("p", first) - first)
     formatted = "formatted" in context.expand()
     items = []
     for commit in itertools.islice(history, page * limit, (page + 1) * limit):
@@ -46,8 +47,27 @@ def commits(context, T, id, rev):
         items.append(item)
     headers = [("X-Total-Count", str(len(history)))]
     if len(history) > (page + 1) * limit:
-        headers.append(context.next_link(p=page + 1))
+        headers.append(context.next_link(p=page + 1 + first))
     return json_response(items, 200, headers)
+
+
+@route("GET", "/api/{T}/{id}/compare/{compare}")
+def compare(context, T, id, compare):
+    """What changed from `a` to `b`, as text."""
+    repo = context.repo(T, id)
+    old, dots, new = compare.partition("..")
+    if not dots:
+        raise ApiError(400, "Compare two revisions: a..b")
+    ends = []
+    for revision in (old, new):
+        commit = repo.resolve(revision)
+        if commit is None:
+            raise revision_not_found(revision)
+        ends.append(commit.oid)
+    raw = context.flag("raw") and context.config.compare_raw == "raw"
+    form = ["--raw", "--no-abbrev"] if raw else ["--patch", "--full-index"]
+    text = repo.git.run("-c", "core.quotePath=false", "diff", "--no-renames", "--no-color", *form, *ends)
+    return Response(200, text, [("Content-Type", "text/plain; charset=utf-8")])
 
 
 @route("POST", "/api/{T}/{id}/branch/{branch*}")
@@ -94,7 +114,7 @@ def delete_branch(context, T, id, branch):
 def create_tag(context, T, id, rev):
     repo = context.repo(T, id, "write")
     body = context.json()
-    commit = repo.resolve(rev)
+    commit = repo.resolve(rev, short=True)
     if commit is None:
         raise revision_not_found(rev)
     tag = str(body.get("tag") or "")
@@ -103,7 +123,7 @@ def create_tag(context, T, id, rev):
         if repo.git.ref(name):
             raise ApiError(409, f"Tag reference {name} already exists")
         target = commit.oid
-        if body.get("message"):
+        if body.get("message") and context.config.tag_message == "annotated":
             target = repo.git.write_tag(tag, commit.oid, context.account.name, body["message"])
         try:
             repo.git.update_ref(name, target)

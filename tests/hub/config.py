@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import switches
+
 
 def _quota():
     return {"api": 1_000_000, "resolvers": 1_000_000, "pages": 1_000_000}
@@ -19,13 +21,18 @@ class Config:
     rate_quota: dict = dataclasses.field(default_factory=_quota)  # requests per bucket and window
     rate_window_s: int = 300
 
+    def __post_init__(self):
+        for name, switch in switches.SWITCHES.items():
+            setattr(self, name, switch.default)
+
     def update(self, values):
-        """Change fields; ValueError names what does not exist or has the wrong type."""
-        known = {field.name for field in dataclasses.fields(self)}
+        """Change settings and switches; ValueError names what does not exist or has the wrong type."""
         for name, value in values.items():
-            if name not in known:
+            if name not in vars(self):
                 raise ValueError(f"unknown setting {name}")
-            if name == "rate_quota":
+            if name in switches.SWITCHES:
+                switches.check(name, value)
+            elif name == "rate_quota":
                 if not isinstance(value, dict) or set(value) - set(self.rate_quota):
                     raise ValueError("rate_quota is {api, resolvers, pages}")
                 value = {**self.rate_quota, **value}

@@ -28,6 +28,7 @@ DIRECTORY = "40000"
 REGULAR = "100644"
 SUBMODULE = "160000"
 SHA1 = re.compile(r"[0-9a-f]{40}\Z")
+SHORT_SHA1 = re.compile(r"[0-9a-f]{7,39}\Z")
 POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n\Z"
 )
@@ -48,6 +49,15 @@ CONFIG = """[core]
 
 class RefConflict(Exception):
     """A ref was not what the caller expected, or cannot exist beside another one."""
+
+
+class GitError(Exception):
+    """A git command failed: its exit status, output and complaint."""
+
+    def __init__(self, status, output, complaint):
+        super().__init__(complaint)
+        self.status = status
+        self.output = output
 
 
 def git_environment():
@@ -213,6 +223,22 @@ class GitRepository:
     def content(self, oid):
         return self.objects.read(oid)[1]
 
+    def full_id(self, short):
+        """The id of the one commit whose id begins so, None if there is none or more than one."""
+        if not SHORT_SHA1.match(short):
+            return None
+        try:
+            return self.run("rev-parse", "--verify", "--quiet", short + "^{commit}").decode().strip()
+        except GitError:
+            return None
+
+    def run(self, *arguments):
+        """The output of a git command in the repository, as bytes; GitError if it fails."""
+        done = subprocess.run(["git", "-C", self.path, *arguments], env=git_environment(), capture_output=True)
+        if done.returncode != 0:
+            raise GitError(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace").strip())
+        return done.stdout
+
     def write_blob(self, data):
         return self.objects.write("blob", data)
 
@@ -344,10 +370,10 @@ class GitRepository:
         self._update_ref("-d", name, old)
 
     def _update_ref(self, *arguments):
-        done = subprocess.run(["git", "-C", self.path, "update-ref", *arguments],
-                              env=git_environment(), capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RefConflict(done.stderr.strip())
+        try:
+            self.run("update-ref", *arguments)
+        except GitError as error:
+            raise RefConflict(str(error)) from None
 
 
 class TreeEditor:

@@ -33,7 +33,7 @@ def route(method, pattern):
         parts = re.split(r"(\{[^}]+\})", pattern)
         regex = "".join(piece(re.match(r"\{(.+)\}", part)) if part.startswith("{") else re.escape(part)
                         for part in parts)
-        ROUTES.append((method, re.compile(regex + r"\Z"), handler))
+        ROUTES.append((method, pattern, re.compile(regex + r"\Z"), handler))
         return handler
     return register
 
@@ -41,7 +41,7 @@ def route(method, pattern):
 def find_route(method, path):
     """(handler, arguments) or None. HEAD is answered by the handler of GET."""
     method = "GET" if method == "HEAD" else method
-    for wanted, regex, handler in ROUTES:
+    for wanted, _, regex, handler in ROUTES:
         match = regex.match(path) if wanted == method else None
         if match:
             return handler, {name: urllib.parse.unquote(value) for name, value in match.groupdict().items()}

@@ -98,20 +98,30 @@ class Repo:
 
     # Revisions
 
-    def resolve(self, revision):
-        """The commit of a revision: branch, tag, refs/pr/N, refs/convert/NAME or 40 hex; or None."""
-        names = [f"refs/heads/{revision}", f"refs/tags/{revision}"]
-        if revision.startswith(("refs/pr/", "refs/convert/")):
-            names = [revision]
-        elif gitrepo.SHA1.match(revision):
-            names = []
-        oid = next(filter(None, map(self.git.ref, names)), None)
-        if oid is None and not names:
+    def resolve(self, revision, short=False):
+        """The commit of a revision: branch, tag, refs/pr/N, refs/convert/NAME or 40 hex (with `short`,
+        7 or more); or None."""
+        oid = next(filter(None, map(self.git.ref, self._ref_names(revision))), None)
+        if oid is None and (short or self.store.config.short_revisions == "accept"):
+            oid = self.git.full_id(revision)
+        if oid is None and gitrepo.SHA1.match(revision):
             oid = revision
         try:
             return self.git.commit(oid) if oid else None
         except KeyError:
             return None
+
+    def _ref_names(self, revision):
+        """The full names that a revision may stand for, the first wins."""
+        if gitrepo.SHA1.match(revision):
+            return []
+        if revision.startswith(("refs/pr/", "refs/convert/")):
+            return [revision]
+        names = [f"refs/heads/{revision}", f"refs/tags/{revision}"]
+        if self.store.config.same_name == "tag":
+            names.reverse()
+        full = revision.startswith(("refs/heads/", "refs/tags/"))
+        return [revision] if full and self.store.config.full_ref_names == "accept" else names
 
     def writable_ref(self, revision):
         """The full name of the branch or pull request that a revision names, None if it is neither."""
@@ -148,8 +158,9 @@ class Repo:
 class Store:
     """All repositories of a Hub."""
 
-    def __init__(self, root):
+    def __init__(self, root, config):
         self.root = os.path.abspath(root)
+        self.config = config
         self.lock = threading.Lock()
         self.repos = {}
         for name in ("git", "lfs", "uploads", "tmp"):

@@ -1,0 +1,31 @@
+"""Where nobody has seen what the real Hub does: one switch for each such question, with its answers.
+
+A client must live with every answer. A switch is set like any setting, from the command line
+(`--same-name tag`) or by POST /_test/config; the code reads `config.same_name`. README.md lists
+them, and a test compares the lists. Sections are those of the notes on the real Hub (hub-api.md).
+"""
+
+import collections
+
+Switch = collections.namedtuple("Switch", "default others section meaning")
+
+SWITCHES = {
+    "full_ref_names": Switch("refuse", ["accept"], "2.4", "`refs/heads/x` and `refs/tags/x` as a revision"),
+    "short_revisions": Switch("refuse", ["accept"], "2.4", "7 to 39 hex digits of a commit as a revision"),
+    "same_name": Switch("branch", ["tag"], "3.7", "what wins where a branch and a tag have one name"),
+    "commits_first_page": Switch(0, [1], "3.5", "`p` of the first page of commits"),
+    "compare_raw": Switch("raw", ["patch"], "3.6", "`compare?raw=true`: `git diff --raw`, or a unified diff"),
+    "tag_message": Switch("annotated", ["light"], "3.8", "what a tag with a message is in git"),
+    "tree_limit": Switch("clamp", ["refuse"], "4.1", "a `limit` above the maximum: the maximum, or 400"),
+    "root_info": Switch("omit", ["describe"], "4.2", "the root (the empty path) in paths-info"),
+    "private_resolve_cache": Switch("serve", ["refuse"], "5.3", "resolve-cache of a private repository"),
+    "folder_resolve_status": Switch(404, [400], "5.7", "status of resolve on a folder"),
+}
+
+
+def check(name, value):
+    """ValueError if a switch cannot have this value."""
+    switch = SWITCHES[name]
+    allowed = [switch.default, *switch.others]
+    if isinstance(value, bool) or value not in allowed:
+        raise ValueError(f"{name} is one of {', '.join(map(str, allowed))}")
