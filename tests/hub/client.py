@@ -263,6 +263,12 @@ class Hub:
         return self._control("POST", "lfs-sparse", {"type": type, "id": repo_id, "path": path, "size": size,
                                                     "seeds": seeds, "branch": branch, "oid": oid})
 
+    def many_files(self, repo_id, path, files, per_folder=None, contents=1000, type="model", branch="main"):
+        """Commit any number of small files in seconds (see seeding.py). Returns the commit."""
+        return self._control("POST", "many-files", {"type": type, "id": repo_id, "path": path, "files": files,
+                                                    "per_folder": per_folder, "contents": contents,
+                                                    "branch": branch})["commit"]
+
     # What git holds
 
     def git_dir(self, repo_id, type="model"):
@@ -283,11 +289,18 @@ class Hub:
         data = self.blob(repo_id, path, rev, type)
         if not data.startswith(b"version https://git-lfs.github.com/spec/v1\n"):
             return data
-        oid = data.split(b"sha256:")[1][:64].decode()
+        with open(self._object(repo_id, data, type), "rb") as file:
+            return file.read()
+
+    def lfs_path(self, repo_id, path, rev="main", type="model"):
+        """Where the bytes of an LFS file are on disk."""
+        return self._object(repo_id, self.blob(repo_id, path, rev, type), type)
+
+    def _object(self, repo_id, pointer, type):
+        oid = pointer.split(b"sha256:")[1][:64].decode()
         with open(os.path.join(self.git_dir(repo_id, type), "hub.json"), encoding="utf-8") as file:
             uid = json.load(file)["_id"]
-        with open(os.path.join(self.root, "lfs", uid, oid[:2], oid[2:4], oid), "rb") as file:
-            return file.read()
+        return os.path.join(self.root, "lfs", uid, oid[:2], oid[2:4], oid)
 
     def paths(self, repo_id, rev="main", type="model"):
         """The paths of all files at a revision."""

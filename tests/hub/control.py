@@ -12,6 +12,7 @@ import attributes
 from errors import ApiError
 from gitrepo import REGULAR, Entry, TreeEditor, pointer_text
 from http_engine import json_response
+from seeding import many_files
 from store import SHA256
 
 REPO_FLAGS = {"private", "gated", "disabled", "granted"}
@@ -124,6 +125,13 @@ class Control:
             commit = repo.git.write_commit(editor.write(), [head.oid], repo.namespace, f"Add {path}", "")
             repo.git.update_ref(ref, commit, head.oid)
         return {"oid": oid, "size": size, "commit": commit}
+
+    def post_many_files(self, request):
+        """Commit any number of small files in seconds."""
+        body = _body(request)
+        repo = self._repo(body)
+        wanted = {name: value for name, value in body.items() if name not in ("type", "id")}
+        return {"commit": many_files(repo, **wanted)}
 
     def post_quit(self, request):
         self.quit_event.set()

@@ -34,6 +34,7 @@ POINTER = re.compile(
 )
 POINTER_MAX = 200
 REMEMBERED_ENTRIES = 1_000_000
+LISTED_ENTRIES = 3_000_000
 CONFIG = """[core]
 \trepositoryformatversion = 0
 \tfilemode = true
@@ -163,6 +164,8 @@ class GitRepository:
         self.commits = {}
         self.blobs = {}
         self.listings = collections.OrderedDict()
+        self.listed = 0
+        self.listings_lock = threading.Lock()
 
     @classmethod
     def create(cls, path):
@@ -288,11 +291,16 @@ class GitRepository:
     def listing(self, tree, recursive):
         """[(relative path, Entry)]: folders before files in each folder, by name."""
         key = tree, recursive
-        if key not in self.listings:
-            self.listings[key] = list(self._walk(tree, "", recursive))
-            while len(self.listings) > 64:
-                self.listings.popitem(last=False)
-        return self.listings[key]
+        found = self.listings.get(key)
+        if found is None:
+            found = list(self._walk(tree, "", recursive))
+            with self.listings_lock:
+                if key not in self.listings:
+                    self.listings[key] = found
+                    self.listed += len(found)
+                while self.listed > LISTED_ENTRIES and len(self.listings) > 1:
+                    self.listed -= len(self.listings.popitem(last=False)[1])
+        return found
 
     def _walk(self, tree, prefix, recursive):
         entries = sorted(self.tree(tree).items(), key=lambda item: (item[1].mode != DIRECTORY, item[0]))
