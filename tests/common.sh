@@ -2,6 +2,7 @@
 
 PYTHON_ENV=build/venv
 PYTHON=$PYTHON_ENV/bin/python3
+HUB1_ENV=build/venv-hub1
 
 die() {
 	echo "$*" >&2

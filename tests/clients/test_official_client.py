@@ -8,8 +8,8 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationCopy,
     CommitOperationDelete,
-    HfApi,
     HfFileSystem,
+    __version__,
     metadata_update,
 )
 from huggingface_hub.errors import (
@@ -53,17 +53,17 @@ def test_create_repo(api, new_id, repo_type):
     assert [c.title for c in api.list_repo_commits(new_id, repo_type=repo_type)] == ["initial commit"]
 
 
-def test_create_repo_in_a_foreign_namespace_is_refused(hub, new_id):
+def test_create_repo_in_a_foreign_namespace_is_refused(connect, new_id):
     for account, namespace in (("user", "other"), ("reader", "acme"), ("reader", "reader")):
         with pytest.raises(HfHubHTTPError) as error:
-            HfApi(token=hub.tokens[account]).create_repo(new_id.replace("user/", namespace + "/"))
+            connect(account).create_repo(new_id.replace("user/", namespace + "/"))
         assert error.value.response.status_code == 403
 
 
-def test_organization_repo_is_written_by_its_members(hub, new_id):
+def test_organization_repo_is_written_by_its_members(hub, connect, new_id):
     repo_id = new_id.replace("user/", "acme/")
-    HfApi(token=hub.tokens["user"]).create_repo(repo_id)
-    HfApi(token=hub.tokens["other"]).upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id=repo_id)
+    connect("user").create_repo(repo_id)
+    connect("other").upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id=repo_id)
     assert hub.content(repo_id, "x.txt") == b"x"
 
 
@@ -269,10 +269,16 @@ def test_preuploaded_objects_survive_without_a_commit(api, hub, repo):
 
 def test_readme_metadata_is_checked(api, hub, repo):
     api.upload_file(path_or_fileobj=b"---\ntags: [a, b]\n---\n# Title\n", path_in_repo="README.md", repo_id=repo)
-    metadata_update(repo, {"license": "mit"})
-    assert b"license: mit" in hub.content(repo, "README.md")
+    assert hub.content(repo, "README.md").endswith(b"# Title\n")
     with pytest.raises(ValueError, match="Invalid metadata"):
         api.upload_file(path_or_fileobj=b"---\na: b: c\n---\n", path_in_repo="README.md", repo_id=repo)
+
+
+if not __version__.startswith("1."):  # 1.x lets no endpoint but its own judge a card
+    def test_metadata_update(hub, repo):
+        hub.commit(repo, {"README.md": b"---\ntags: [a, b]\n---\n# Title\n"})
+        metadata_update(repo, {"license": "mit"})
+        assert b"license: mit" in hub.content(repo, "README.md")
 
 
 def test_write_to_a_tag_or_commit_is_refused(api, hub, repo):
@@ -286,8 +292,8 @@ def test_write_to_a_tag_or_commit_is_refused(api, hub, repo):
 
 # Pull requests
 
-def test_pull_request_by_commit(hub, repo):
-    stranger = HfApi(token=hub.tokens["other"])
+def test_pull_request_by_commit(hub, connect, repo):
+    stranger = connect("other")
     info = stranger.create_commit(repo, [CommitOperationAdd("p.txt", b"p")], commit_message="Please", create_pr=True)
     assert (info.pr_num, info.pr_revision) == (1, "refs/pr/1")
     assert hub.content(repo, "p.txt", "refs/pr/1") == b"p"
@@ -359,37 +365,37 @@ def test_file_system_reads_and_writes(hub, repo):
 
 # Private, gated, unknown
 
-def test_private_repo(hub, api, new_id):
+def test_private_repo(hub, connect, api, new_id):
     api.create_repo(new_id, private=True)
     api.upload_file(path_or_fileobj=b"s", path_in_repo="s.txt", repo_id=new_id)
     assert api.model_info(new_id).private
     for token in (False, hub.tokens["other"]):
         with pytest.raises(RepositoryNotFoundError):
-            HfApi(token=token).model_info(new_id)
+            connect(token).model_info(new_id)
     api.update_repo_settings(new_id, visibility="public")
-    assert HfApi(token=False).model_info(new_id).id == new_id
+    assert connect(False).model_info(new_id).id == new_id
 
 
-def test_gated_repo(hub, api, repo):
+def test_gated_repo(hub, connect, api, repo):
     hub.commit(repo, {"s.txt": b"s"})
     api.update_repo_settings(repo, gated="manual")
     for token in (False, hub.tokens["reader"]):
-        stranger = HfApi(token=token)
+        stranger = connect(token)
         assert stranger.model_info(repo).gated == "manual"
         with pytest.raises(GatedRepoError):
             stranger.auth_check(repo)
         with pytest.raises(GatedRepoError):
             stranger.hf_hub_download(repo, "s.txt")
     hub.set_repo(repo, granted=["reader"])
-    HfApi(token=hub.tokens["reader"]).auth_check(repo)
+    connect("reader").auth_check(repo)
     with pytest.raises(HfHubHTTPError):
-        HfApi(token=hub.tokens["reader"]).auth_check(repo, write=True)
+        connect("reader").auth_check(repo, write=True)
     api.auth_check(repo, write=True)
 
 
-def test_bad_token_and_unknown_repo(api, repo):
+def test_bad_token_and_unknown_repo(connect, api, repo):
     with pytest.raises(HfHubHTTPError) as error:
-        HfApi(token="hf_wrong").model_info(repo)
+        connect("hf_wrong").model_info(repo)
     assert error.value.response.status_code == 401
     assert not isinstance(error.value, RepositoryNotFoundError)
     with pytest.raises(RepositoryNotFoundError):

@@ -22,6 +22,7 @@ class Recorder:
             "path": request.path,
             "query": request.query,
             "range": request.headers.get("range"),
+            "agent": request.headers.get("user-agent"),
             "token": "authorization" in request.headers,
             "cookie": "cookie" in request.headers,
             "status": None,
