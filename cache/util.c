@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/random.h>
@@ -88,13 +89,21 @@ char *util_home_dir(void)
 	return strdup("/");
 }
 
+/* The folder that holds `path`. */
+static int fsync_parent(const char *path)
+{
+	AUTO_FREE char *text = strdup(path);
+
+	return text ? util_fsync_dir(dirname(text)) : -ENOMEM;
+}
+
 static int mkdir_one(const char *path)
 {
 	struct stat st;
 	int err;
 
 	if (mkdir(path, 0700) == 0)
-		return 0;
+		return fsync_parent(path);
 	err = errno;
 	/* An existing folder on a read-only or foreign filesystem need not answer EEXIST. */
 	if (stat(path, &st) == 0)

@@ -47,7 +47,8 @@ char *util_printf(const char *fmt, ...) PRINTF(1, 2) MUST_USE;
  * memory. */
 char *util_home_dir(void) MUST_USE;
 
-/* Creates every folder of `path` that is missing, each with mode 0700. 0 or -errno. */
+/* Creates every folder of `path` that is missing, each with mode 0700 and durably in its parent (an fsync each). 0 or
+ * -errno. */
 int util_mkdirs(const char *path) MUST_USE;
 
 /* Reads or writes all of it, going on after short counts and EINTR. util_pread_all returns the
