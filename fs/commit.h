@@ -51,7 +51,7 @@ struct commit_progress {
 struct commit_ask {
 	const char *title;       /* NULL: made from what changed */
 	const char *description; /* NULL: none */
-	bool interrupted;        /* take interrupted files too */
+	unsigned take;           /* STAGE_TAKE_*: what counts as settled too */
 	bool may_empty;          /* as publish_ask.may_empty */
 	atomic_bool *cancel;     /* set by anybody: the run ends soon with -ECANCELED, and can be repeated */
 	struct commit_progress *progress; /* reset here */

@@ -121,7 +121,7 @@ static int bring_round(struct run *run)
 	int r;
 
 	commit_enter(run, COMMIT_READING);
-	r = stage_freeze(c->env.stage, NULL, 0, run->ask->interrupted, &frozen);
+	r = stage_freeze(c->env.stage, NULL, 0, run->ask->take, &frozen);
 	if (r < 0)
 		return r;
 	todo = calloc(frozen.n + 1, sizeof(struct upload_file *));

@@ -182,7 +182,9 @@ static void queue_work(struct call *c)
 static void wait_published(struct call *c)
 {
 	uint64_t id = 0;
-	int r = publish_fsync(c->held->publish, c->need.off, on_published, c, &id);
+	int r = c->need.what == VIEW_NEED_CLOSED
+	        ? publish_closing(c->held->publish, c->need.off, on_published, c, &id)
+	        : publish_fsync(c->held->publish, c->need.off, on_published, c, &id);
 	if (r == 0)
 		atomic_store(&c->wait_id, id);
 	else
@@ -212,7 +214,7 @@ static void start_need(struct call *c)
 		int r = fetch_want(c->need.source, c->need.off, c->need.len, on_fetched, c);
 		if (r < 0)
 			complete(c, r);
-	} else if (c->need.what == VIEW_NEED_PUBLISH) {
+	} else if (c->need.what == VIEW_NEED_PUBLISH || c->need.what == VIEW_NEED_CLOSED) {
 		/* The id is stored after the call, so the call is kept alive across it. */
 		atomic_fetch_add(&c->refs, 1);
 		wait_published(c);

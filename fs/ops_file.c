@@ -235,18 +235,32 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, of
 	fuse_reply_write(req, size);
 }
 
+/* With commit=sync the close by who wrote waits for the commit; every other answer is given at once. */
+static int run_flush(struct call *c, struct view_need *need)
+{
+	struct handle *h = handle_of(&c->fi);
+	int r = 0;
+	if (c->waited) {
+		r = c->wait_err;
+	} else if (h->writer) {
+		pid_t pid = fuse_req_ctx(c->req)->pid;
+		int wrote = stage_writer_flush(h->stage, h->node, pid, ops_was_killed(c->ops, pid));
+		r = wrote < 0 ? wrote : publish_take_error(h->publish, h->node);
+		if (r == 0 && wrote > 0 && ops_env(c->ops)->opts->commit == OPTS_COMMIT_SYNC) {
+			r = ops_wait_published(c, h->inode->rev, h->node, need);
+			if (r == -EAGAIN)
+				need->what = VIEW_NEED_CLOSED;
+		}
+	}
+	if (r == 0)
+		fuse_reply_err(c->req, 0);
+	return r;
+}
+
 void ops_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct handle *h = handle_of(fi);
-	int r = 0;
-	(void)ino;
-	if (h->writer) {
-		pid_t pid = fuse_req_ctx(req)->pid;
-		r = stage_writer_flush(h->stage, h->node, pid, ops_was_killed(ops_of(req), pid));
-		if (r == 0)
-			r = publish_take_error(h->publish, h->node);
-	}
-	fuse_reply_err(req, -r);
+	struct call c = {.req = req, .ops = ops_of(req), .run = run_flush, .ino = ino, .fi = *fi};
+	ops_dispatch(&c);
 }
 
 void ops_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -314,10 +328,10 @@ static int truncate_file(struct call *c, struct inode *inode, struct view_need *
 	h->wrote = true;
 	if (r == 0)
 		r = stage_writer_flush(h->stage, h->node, fuse_req_ctx(c->req)->pid, false);
-	if (r == 0)
+	if (r >= 0)
 		publish_wrote(h->publish, h->node, 0);
 	handle_end(c->ops, h);
-	return r;
+	return MIN(r, 0);
 }
 
 static unsigned decode_attr(const struct call *c, struct stage_attr *attr)

@@ -35,6 +35,7 @@ enum kind {
 	KIND_URL,
 	KIND_LEVELS,
 	KIND_LIST,
+	KIND_SYNC, /* commit=sync */
 };
 
 struct spec {
@@ -72,12 +73,18 @@ static const struct spec specs[] = {
 	{{"poll", 0, "SECONDS", "HUGFS_POLL", "30",
 	  "age at which a branch in use is asked for its head again"},
 	 KIND_SECONDS, AT(poll_ms), .max = SECONDS_MAX * 1000ull},
-	{{"commit", 0, "close|fsync|manual", "HUGFS_COMMIT", "close",
-	  "what publishes: closed files after a quiet period, only fsync, only `hugfs commit`"},
+	{{"commit", 0, "close|sync|fsync|manual", "HUGFS_COMMIT", "close",
+	  "what publishes: a quiet period (sync: and close waits for it), fsync, `hugfs commit`"},
 	 KIND_CHOICE, AT(commit)},
+	{{"sync", 0, NULL, NULL, NULL,
+	  "the same as commit=sync"},
+	 KIND_SYNC, AT(commit)},
 	{{"commit_delay", 0, "SECONDS", "HUGFS_COMMIT_DELAY", "2",
 	  "shortest quiet period before a commit"},
 	 KIND_SECONDS, AT(commit_delay_ms), .max = SECONDS_MAX * 1000ull},
+	{{"commit_interval", 0, "SECONDS", "HUGFS_COMMIT_INTERVAL", NULL,
+	  "a commit every so often, instead of after a quiet period"},
+	 KIND_SECONDS, AT(commit_interval_ms), .max = SECONDS_MAX * 1000ull},
 	{{"open_wait", 0, "SECONDS", "HUGFS_OPEN_WAIT", "60",
 	  "how long a file open for writing holds a commit back"},
 	 KIND_SECONDS, AT(open_wait_ms), .max = SECONDS_MAX * 1000ull},
@@ -153,9 +160,6 @@ static const char *const dropped[] = {
 static const struct {
 	const char *name, *why;
 } refused[] = {
-	{"sync",
-	 "the kernel would then send each write as its own, and each would have to become a commit; leave it "
-	 "out, and let programs call fsync where a file must be published"},
 	{"dirsync",
 	 "each change of a name would have to become a commit; leave it out"},
 	{"remount",
@@ -414,6 +418,7 @@ static char *allowed(const struct spec *s)
 		return strdup("it must be a path");
 	case KIND_SET:
 	case KIND_CLEAR:
+	case KIND_SYNC:
 		break;
 	}
 	return strdup("it takes no value");
@@ -430,6 +435,9 @@ static int set_value(struct opts *o, const struct spec *s, const char *value)
 	case KIND_SET:
 	case KIND_CLEAR:
 		*(bool *)field = s->kind == KIND_SET;
+		return 0;
+	case KIND_SYNC:
+		o->commit = OPTS_COMMIT_SYNC;
 		return 0;
 	case KIND_CHOICE:
 		return set_choice(s, value, field);

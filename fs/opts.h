@@ -9,7 +9,7 @@
 
 #include "util.h"
 
-enum opts_commit { OPTS_COMMIT_CLOSE, OPTS_COMMIT_FSYNC, OPTS_COMMIT_MANUAL };
+enum opts_commit { OPTS_COMMIT_CLOSE, OPTS_COMMIT_SYNC, OPTS_COMMIT_FSYNC, OPTS_COMMIT_MANUAL };
 enum opts_fsync { OPTS_FSYNC_PUBLISH, OPTS_FSYNC_STAGE };
 
 struct opts {
@@ -25,6 +25,7 @@ struct opts {
 	/* -- when and what is published -- */
 	enum opts_commit commit;
 	int64_t commit_delay_ms;   /* quiet period: 2 s */
+	int64_t commit_interval_ms; /* instead of the quiet period; 0: none */
 	int64_t open_wait_ms;      /* how long a writer holds a quiet commit back: 60 s */
 	enum opts_fsync fsync;
 	int64_t fsync_timeout_ms;  /* without progress: 120 s */

@@ -57,6 +57,8 @@ void publish_wrote(struct publish *p, uint64_t node, uint64_t bytes)
 {
 	LOCKED(&p->lock);
 	schedule_wrote(p->schedule, util_now_ms(), node, bytes);
+	if (p->env.opts->commit_interval_ms)
+		nudge_locked(p);
 }
 
 static int failed_cmp(const void *a, const void *b)
@@ -184,7 +186,7 @@ static void *worker_main(void *arg)
 		LOCKED(&p->lock);
 		ask.title = p->title; /* they stay until end_run_locked */
 		ask.description = p->description;
-		ask.interrupted = p->interrupted;
+		ask.take = p->take;
 		ask.may_empty = p->may_empty;
 		only_look = p->reason == SCHEDULE_RECOVER;
 	}
@@ -208,7 +210,7 @@ static void take_ask_locked(struct publish *p)
 		ask = w->asking->ask;
 		p->title = ask->title ? strdup(ask->title) : NULL;
 		p->description = ask->description ? strdup(ask->description) : NULL;
-		p->interrupted = ask->interrupted;
+		p->take |= ask->interrupted ? STAGE_TAKE_INTERRUPTED : 0;
 		p->may_empty = ask->may_empty;
 		publish_join_run_locked(p, w);
 		return;
@@ -222,8 +224,11 @@ static void begin_run_locked(struct publish *p, enum schedule_reason reason)
 	p->running = true;
 	p->reason = reason;
 	p->run++;
-	if (reason == SCHEDULE_ASKED)
+	p->take = p->env.opts->commit_interval_ms ? STAGE_TAKE_APPENDED : 0;
+	if (reason == SCHEDULE_ASKED) {
+		p->take |= STAGE_TAKE_FLUSHED;
 		take_ask_locked(p);
+	}
 	for (struct waiter *w = p->waiters; w && reason != SCHEDULE_RECOVER; w = w->next) {
 		if (!w->asking)
 			publish_join_run_locked(p, w);
@@ -276,7 +281,7 @@ static void end_run_locked(struct publish *p, struct waiter **out)
 	commit_result_fini(result);
 	free(STEAL(p->title));
 	free(STEAL(p->description));
-	p->interrupted = p->may_empty = false;
+	p->may_empty = false;
 }
 
 /* -- the clock -- */
@@ -383,12 +388,13 @@ static void note_left(struct publish *p)
 static int make_parts(struct publish *p)
 {
 	static const enum schedule_mode modes[] = {
-		[OPTS_COMMIT_CLOSE] = SCHEDULE_CLOSE, [OPTS_COMMIT_FSYNC] = SCHEDULE_FSYNC,
+		[OPTS_COMMIT_CLOSE] = SCHEDULE_CLOSE, [OPTS_COMMIT_SYNC] = SCHEDULE_CLOSE, [OPTS_COMMIT_FSYNC] = SCHEDULE_FSYNC,
 		[OPTS_COMMIT_MANUAL] = SCHEDULE_MANUAL,
 	};
 	const struct publish_env *e = &p->env;
 	struct schedule_opts when = {
 		.mode = modes[e->opts->commit], .delay_ms = e->opts->commit_delay_ms,
+		.interval_ms = e->opts->commit_interval_ms,
 		.open_wait_ms = e->opts->open_wait_ms, .brake = &brake,
 	};
 	struct commit_env what = {

@@ -53,6 +53,9 @@ typedef void (*publish_done)(void *arg, int err);
  * bytes of now and waits for their commit. 0: `done` will be called (perhaps before this returns); 1: nothing is unpublished, no
  * call-back; or -errno. The cases in which fsync is only local (design.md 3.2: unpublished names, fsync=stage, commit=manual) answer 1. */
 int publish_fsync(struct publish *p, uint64_t node, publish_done done, void *arg, uint64_t *ret_id) MUST_USE;
+/* close of a file by who wrote it, with commit=sync: as publish_fsync of a file, but it waits for the commit that comes by
+ * itself, and for the commit alone: fsync=stage does not make it local. */
+int publish_closing(struct publish *p, uint64_t node, publish_done done, void *arg, uint64_t *ret_id) MUST_USE;
 /* The waiter was interrupted: true when `done` will not be called any more. */
 bool publish_cancel(struct publish *p, uint64_t id);
 

@@ -15,6 +15,7 @@ struct waiter {
 	uint64_t id, node;
 	publish_done done; /* an fsync */
 	void *arg;
+	bool closing;          /* a close: schedule does not know that it waits */
 	struct asking *asking; /* or who asked for a commit */
 	uint64_t run;          /* the last one that it was in; 0: none yet */
 	int err;               /* of its last try */
@@ -56,7 +57,8 @@ struct publish {
 	enum schedule_reason reason;
 	uint64_t run;         /* its number */
 	char *title, *description;
-	bool interrupted, may_empty;
+	unsigned take; /* STAGE_TAKE_*, of the run */
+	bool may_empty;
 	unsigned callers; /* inside publish_commit */
 	int run_err;
 	struct commit_result result;

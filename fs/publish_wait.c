@@ -40,7 +40,7 @@ static void unschedule_locked(struct publish *p, const struct waiter *w)
 		return;
 	if (w->asking)
 		schedule_unask(p->schedule);
-	else
+	else if (!w->closing)
 		schedule_unsync(p->schedule, w->node);
 }
 
@@ -144,6 +144,7 @@ void publish_answer_run_locked(struct publish *p, int err, const struct commit_r
 				outcome->asked = true;
 			else
 				outcome->syncs++;
+			w->closing = false; /* from now on it is one of those for whom it is tried again soon */
 			at = &w->next;
 		} else {
 			publish_answer_locked(p, at, err, result, out);
@@ -281,19 +282,12 @@ static bool is_held(struct publish *p, const char *path, const struct blob_key *
 }
 
 /* 0: wait for a commit; its bytes of now are frozen. 1: there is nothing to wait for. */
-static int prepare_fsync(struct publish *p, uint64_t node)
+static int prepare_file(struct publish *p, uint64_t node)
 {
-	const struct opts *opts = p->env.opts;
 	AUTO_FREE char *path = NULL;
 	struct stage_attr attr;
 	int r;
 
-	if (opts->fsync == OPTS_FSYNC_STAGE || opts->commit == OPTS_COMMIT_MANUAL)
-		return 1;
-	if (!node) {
-		r = stage_each(p->env.stage, is_settled, p);
-		return r < 0 ? r : !r;
-	}
 	r = stage_attr(p->env.stage, node, &attr);
 	if (r < 0)
 		return r == -ENOENT ? 1 : r;
@@ -311,28 +305,54 @@ static int prepare_fsync(struct publish *p, uint64_t node)
 	return r == -ENOENT ? 1 : r;
 }
 
-int publish_fsync(struct publish *p, uint64_t node, publish_done done, void *arg, uint64_t *ret_id)
+static int prepare_fsync(struct publish *p, uint64_t node)
 {
-	int r = prepare_fsync(p, node);
-	struct waiter *w;
+	const struct opts *opts = p->env.opts;
+	int r;
 
-	if (r != 0)
-		return r;
-	w = calloc(1, sizeof(*w));
+	if (opts->fsync == OPTS_FSYNC_STAGE || opts->commit == OPTS_COMMIT_MANUAL)
+		return 1;
+	if (node)
+		return prepare_file(p, node);
+	r = stage_each(p->env.stage, is_settled, p);
+	return r < 0 ? r : !r;
+}
+
+static int wait_for(struct publish *p, const struct waiter *what, uint64_t *ret_id)
+{
+	struct waiter *w = malloc(sizeof(*w));
+
 	if (!w)
 		return -ENOMEM;
-	w->node = node;
-	w->done = done;
-	w->arg = arg;
+	*w = *what;
 	LOCKED(&p->lock);
 	if (p->stopping) {
 		free(w);
 		return -ECANCELED;
 	}
 	add_waiter_locked(p, w);
-	schedule_fsync(p->schedule, util_now_ms(), node);
+	if (w->closing)
+		schedule_closing(p->schedule, util_now_ms(), w->node);
+	else
+		schedule_fsync(p->schedule, util_now_ms(), w->node);
 	*ret_id = w->id;
 	return 0;
+}
+
+int publish_fsync(struct publish *p, uint64_t node, publish_done done, void *arg, uint64_t *ret_id)
+{
+	const struct waiter what = {.node = node, .done = done, .arg = arg};
+	int r = prepare_fsync(p, node);
+
+	return r != 0 ? r : wait_for(p, &what, ret_id);
+}
+
+int publish_closing(struct publish *p, uint64_t node, publish_done done, void *arg, uint64_t *ret_id)
+{
+	const struct waiter what = {.node = node, .done = done, .arg = arg, .closing = true};
+	int r = prepare_file(p, node);
+
+	return r != 0 ? r : wait_for(p, &what, ret_id);
 }
 
 bool publish_cancel(struct publish *p, uint64_t id)
@@ -406,7 +426,7 @@ int publish_commit(struct publish *p, const struct publish_ask *ask, int64_t dea
 	r = ask_and_wait(p, &asking, deadline_ms);
 	if (r == 0) {
 		stage_counts(p->env.stage, &counts);
-		asking.answer.left_out = counts.open + (ask->interrupted ? 0 : counts.interrupted);
+		asking.answer.left_out = counts.unfinished + (ask->interrupted ? 0 : counts.interrupted);
 		*ret = asking.answer;
 	}
 	LOCKED(&p->lock);

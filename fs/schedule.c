@@ -58,6 +58,7 @@ struct item {
 	uint64_t name;     /* key of its name; 0: not told in this set */
 	bool changed;      /* by a writer that went while others stayed */
 	bool left_out;     /* a commit began while it had a writer */
+	bool closing;      /* it settled before its writer went, and nothing was written since */
 	bool created;      /* its new name counts as a rewriting already, its next close does not */
 };
 
@@ -75,6 +76,8 @@ struct schedule {
 	/* the change set */
 	bool dirty;
 	bool only_deletions;
+	int64_t dirty_ms;            /* when it began */
+	int64_t anchor_ms;           /* commit_interval is counted from here; 0: not yet */
 	int64_t last_ms;             /* the quiet period's start */
 	int64_t span_from, span_to;  /* in which its files were being written; from > to: none yet */
 	struct table names, nodes;
@@ -279,8 +282,12 @@ static bool touch_name(struct schedule *s, int64_t now, uint64_t key, bool rewri
 	return true;
 }
 
-static void touch_set(struct schedule *s, bool deletion)
+static void touch_set(struct schedule *s, int64_t now, bool deletion)
 {
+	if (!s->dirty)
+		s->dirty_ms = now;
+	if (!s->anchor_ms)
+		s->anchor_ms = now;
 	s->dirty = true;
 	s->held = false;
 	if (!deletion)
@@ -295,7 +302,7 @@ void schedule_changed(struct schedule *s, int64_t now, enum schedule_change what
 	struct item *old;
 	bool cold;
 
-	touch_set(s, what == SCHEDULE_DELETED);
+	touch_set(s, now, what == SCHEDULE_DELETED);
 	cold = touch_name(s, now, key, what != SCHEDULE_DELETED);
 	if (!it)
 		return;
@@ -327,8 +334,11 @@ void schedule_wrote(struct schedule *s, int64_t now, uint64_t node, uint64_t byt
 {
 	struct item *it = table_find(&s->nodes, node);
 
+	if (s->opts.interval_ms)
+		touch_set(s, now, false); /* what is appended to settles while it is open */
 	if (!it)
 		return;
+	it->closing = false;
 	it->grew_ms = now;
 	it->bytes += bytes;
 	if (it->bytes >= HOLD_BYTES) {
@@ -340,6 +350,9 @@ void schedule_wrote(struct schedule *s, int64_t now, uint64_t node, uint64_t byt
 /* Until when the writers of a node hold back. */
 static int64_t hold_until(const struct schedule *s, const struct item *node)
 {
+	if (node->closing)
+		return 0;
+
 	const struct item *name = table_find(&s->names, node->name ? node->name : node_name_key(node->key));
 	int64_t from = node->hold_ms;
 
@@ -349,35 +362,53 @@ static int64_t hold_until(const struct schedule *s, const struct item *node)
 	return from + s->opts.open_wait_ms;
 }
 
-void schedule_closed(struct schedule *s, int64_t now, uint64_t node, bool changed)
+/* A file settled that was open since `opened`. */
+static void settled(struct schedule *s, int64_t now, uint64_t key, bool rewritten, bool held_back, int64_t opened)
 {
-	struct item *it = table_find(&s->nodes, node);
-	bool created = false, held_back = true;
-	int64_t opened = now;
-	uint64_t key = node_name_key(node);
-
-	if (it) {
-		opened = it->opened_ms;
-		held_back = hold_until(s, it) > now;
-		created = it->created;
-		key = it->name ? it->name : key;
-		if (it->writers)
-			it->writers--;
-		it->changed = it->changed || changed;
-		if (it->writers)
-			return; /* it settles with the last of them */
-		changed = it->changed || it->left_out;
-		it->changed = it->left_out = false;
-		if (changed)
-			it->created = false;
-	}
-	if (!changed)
-		return;
-	touch_set(s, false);
-	if (touch_name(s, now, key, !created) && held_back) {
+	touch_set(s, now, false);
+	if (touch_name(s, now, key, rewritten) && held_back) {
 		s->span_from = MIN(s->span_from, opened);
 		s->span_to = now;
 	}
+}
+
+void schedule_closed(struct schedule *s, int64_t now, uint64_t node, bool changed)
+{
+	struct item *it = table_find(&s->nodes, node);
+	bool created, held_back;
+
+	if (!it) {
+		if (changed)
+			settled(s, now, node_name_key(node), true, true, now);
+		return;
+	}
+	held_back = hold_until(s, it) > now;
+	created = it->created;
+	if (it->writers)
+		it->writers--;
+	it->changed = it->changed || (changed && !it->closing);
+	if (it->writers)
+		return; /* it settles with the last of them */
+	changed = it->changed || it->left_out;
+	it->changed = it->left_out = it->closing = false;
+	if (!changed)
+		return;
+	it->created = false;
+	settled(s, now, it->name ? it->name : node_name_key(node), !created, held_back, it->opened_ms);
+}
+
+void schedule_closing(struct schedule *s, int64_t now, uint64_t node)
+{
+	struct item *it = table_find(&s->nodes, node);
+	bool created, held_back;
+
+	if (!it || it->closing)
+		return;
+	held_back = hold_until(s, it) > now;
+	created = it->created;
+	it->changed = it->left_out = it->created = false;
+	it->closing = true;
+	settled(s, now, it->name ? it->name : node_name_key(node), !created, held_back, it->opened_ms);
 }
 
 void schedule_fsync(struct schedule *s, int64_t now, uint64_t node)
@@ -446,14 +477,12 @@ static int64_t when_brake(const struct schedule *s, int64_t now)
 	return b->at_ms[(n - 1) % SCHEDULE_BRAKE_COMMITS] + BRAKE_PAUSE_MS;
 }
 
-static int64_t when_quiet(const struct schedule *s, int64_t now)
+static int64_t when_quiet(const struct schedule *s)
 {
 	int64_t span = s->span_from < s->span_to ? s->span_to - s->span_from : 0;
 	int64_t quiet = MAX(s->opts.delay_ms, MIN(span / 4, QUIET_MAX_MS));
 	int64_t when;
 
-	if (s->held)
-		return NEVER;
 	if (s->only_deletions)
 		quiet *= DELETIONS_FACTOR;
 	when = s->last_ms + quiet;
@@ -465,6 +494,24 @@ static int64_t when_quiet(const struct schedule *s, int64_t now)
 		if (is_hot(&s->names.items[i]))
 			when = MAX(when, s->names.items[i].first_ms + s->opts.open_wait_ms);
 	}
+	return when;
+}
+
+/* The first beat of the interval after the change set began. */
+static int64_t when_interval(const struct schedule *s)
+{
+	int64_t beats = (s->dirty_ms - s->anchor_ms) / s->opts.interval_ms + 1;
+
+	return s->anchor_ms + beats * s->opts.interval_ms;
+}
+
+static int64_t when_by_itself(const struct schedule *s, int64_t now)
+{
+	int64_t when;
+
+	if (s->held)
+		return NEVER;
+	when = s->opts.interval_ms ? when_interval(s) : when_quiet(s);
 	when = MAX(when, when_brake(s, now));
 	return MAX(when, s->not_before);
 }
@@ -487,7 +534,7 @@ enum schedule_verdict schedule_next(struct schedule *s, int64_t now, enum schedu
 	if (s->unsure)
 		when[SCHEDULE_RECOVER] = s->not_before;
 	if (s->dirty && s->opts.mode == SCHEDULE_CLOSE)
-		when[SCHEDULE_QUIET] = when_quiet(s, now);
+		when[SCHEDULE_QUIET] = when_by_itself(s, now);
 	for (size_t i = 0; i < ARRAY_LEN(when); i++) {
 		if (when[i] <= now) {
 			*ret_reason = (enum schedule_reason)i;
@@ -526,7 +573,7 @@ void schedule_began(struct schedule *s, enum schedule_reason reason)
 	table_purge(&s->names);
 	table_purge(&s->nodes);
 	for (size_t i = 0; i < s->nodes.n; i++)
-		s->nodes.items[i].left_out = s->nodes.items[i].writers > 0;
+		s->nodes.items[i].left_out = s->nodes.items[i].writers > 0 && !s->nodes.items[i].closing;
 }
 
 bool schedule_transient(int err)

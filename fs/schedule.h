@@ -29,6 +29,7 @@ struct schedule_brake {
 struct schedule_opts {
 	enum schedule_mode mode;
 	int64_t delay_ms;     /* commit_delay */
+	int64_t interval_ms;  /* commit_interval: CLOSE commits every so often, not after a quiet period; 0: none */
 	int64_t open_wait_ms; /* open_wait */
 	struct schedule_brake *brake; /* borrowed */
 };
@@ -45,6 +46,8 @@ void schedule_changed(struct schedule *s, int64_t now, enum schedule_change what
 void schedule_opened(struct schedule *s, int64_t now, uint64_t node); /* a writer came */
 void schedule_wrote(struct schedule *s, int64_t now, uint64_t node, uint64_t bytes);
 void schedule_closed(struct schedule *s, int64_t now, uint64_t node, bool changed); /* a writer went */
+/* A writer is on its way out and waits for the commit (commit=sync): it settles as if it had gone, until it writes again. */
+void schedule_closing(struct schedule *s, int64_t now, uint64_t node);
 
 /* An fsync waits for a commit that begins (or is joined) from now on; node 0: of a folder. It is counted
  * until schedule_began or schedule_joined takes it along, or schedule_unsync takes it back. */

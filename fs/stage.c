@@ -588,6 +588,7 @@ int stage_writer_open(struct stage *s, uint64_t node)
 				return rc;
 		}
 		n->last_pid = 0;
+		n->appended = true;
 	}
 	n->writers++;
 	return 0;
@@ -617,9 +618,11 @@ int stage_writer_flush(struct stage *s, uint64_t node, pid_t pid, bool killed)
 		return rc;
 	if (killed && n->writers && n->changed && n->rec.state != JOURNAL_CONFLICT)
 		return interrupt_file(s, n);
-	if (killed || !n->writers || n->busy || n->rec.state != JOURNAL_OPEN)
+	if (killed || !n->writers || n->busy || (n->last_pid && n->last_pid != pid))
 		return 0;
-	return n->last_pid == 0 || n->last_pid == pid ? save_closed(s, n) : 0;
+	if (n->rec.state == JOURNAL_OPEN)
+		rc = save_closed(s, n);
+	return rc < 0 ? rc : n->changed && n->last_pid == pid;
 }
 
 void stage_writer_close(struct stage *s, uint64_t node)
@@ -715,6 +718,7 @@ static void count_row(const struct row *row, struct stage_counts *to)
 		return;
 	}
 	to->open += n->writers > 0;
+	to->unfinished += n->writers > 0 && !stage_node_unchanged(n);
 	to->interrupted += n->rec.state == JOURNAL_INTERRUPTED;
 	to->conflicts += n->rec.state == JOURNAL_CONFLICT;
 	to->files += !stage_node_unchanged(n);

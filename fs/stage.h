@@ -143,7 +143,8 @@ void stage_unpin(struct stage *s, uint64_t node);
 /* A writer: an open for writing until RELEASE (design.md 3.1). Journals "open" at the first one. */
 int stage_writer_open(struct stage *s, uint64_t node) MUST_USE;
 /* FLUSH by thread `pid`: when it is the one that wrote last (or nobody wrote since open) the file counts as closed if hugfs
- * dies now. killed: that thread is being ended by a signal: the node becomes interrupted. */
+ * dies now. killed: that thread is being ended by a signal: the node becomes interrupted. 1: it is who wrote last, and there
+ * are changes since the last writer closed; else 0. */
 int stage_writer_flush(struct stage *s, uint64_t node, pid_t pid, bool killed) MUST_USE;
 /* RELEASE. The last one settles the file, unless it is interrupted. An unchanged borrowed file loses its row again. */
 void stage_writer_close(struct stage *s, uint64_t node);
@@ -179,6 +180,7 @@ int stage_local_put(struct stage *s, const char *path, const struct blob_key *ke
 
 struct stage_counts {
 	uint64_t files, deletions, open, interrupted, conflicts, bytes;
+	uint64_t unfinished; /* of those that are open, how many have a change that is not published */
 };
 void stage_counts(struct stage *s, struct stage_counts *ret);
 /* Every changed name with its path and state, whiteouts as kind WHITEOUT; for status. Same rules as stage_list. */
@@ -202,10 +204,14 @@ struct stage_freeze {
 	size_t n;
 };
 void stage_freeze_fini(struct stage_freeze *f);
+/* What else than files without a writer is settled. */
+#define STAGE_TAKE_INTERRUPTED 1u /* interrupted files */
+#define STAGE_TAKE_FLUSHED 2u     /* files that whoever wrote last has closed, though their RELEASE did not come yet */
+#define STAGE_TAKE_APPENDED 4u    /* files that were only appended to since they were opened, up to their last whole write */
 /* Freezes every settled file that has unpublished bytes, and the `nodes` (files that an fsync waits for: in their bytes as of
- * now, whoever has them open). interrupted: takes interrupted files too. Files frozen before and not settled are in the answer
+ * now, whoever has them open). take: STAGE_TAKE_*. Files frozen before and not settled are in the answer
  * again. May be called again before stage_names to take more in (a joining fsync). */
-int stage_freeze(struct stage *s, const uint64_t *nodes, size_t n, bool interrupted, struct stage_freeze *ret) MUST_USE;
+int stage_freeze(struct stage *s, const uint64_t *nodes, size_t n, unsigned take, struct stage_freeze *ret) MUST_USE;
 /* Freezes one file now, so that a waiting fsync gets the bytes of its call. ret_layer may be NULL. */
 int stage_freeze_node(struct stage *s, uint64_t node, uint32_t *ret_layer) MUST_USE;
 /* Like stage_read, of frozen bytes. Any thread; several at once. */

@@ -62,13 +62,19 @@ void stage_sweep(struct stage *s, struct node *n, bool done)
 	}
 }
 
-static bool may_freeze(const struct node *n, bool interrupted)
+/* Closed by whoever wrote last: only its RELEASE is to come. */
+static bool is_flushed(const struct node *n)
+{
+	return n->rec.state == JOURNAL_CLOSED && n->changed && n->last_pid;
+}
+
+static bool may_freeze(const struct node *n, unsigned take)
 {
 	if (n->rec.kind != STAGE_FILE || !n->row || !n->top || n->busy || n->rec.state == JOURNAL_CONFLICT)
 		return false;
-	if (n->rec.state == JOURNAL_INTERRUPTED && (!interrupted || n->writers))
+	if (n->rec.state == JOURNAL_INTERRUPTED && (!(take & STAGE_TAKE_INTERRUPTED) || n->writers))
 		return false;
-	return n->listed || !n->writers;
+	return n->listed || !n->writers || ((take & STAGE_TAKE_FLUSHED) && is_flushed(n));
 }
 
 /* Inside a transaction: the top layer's bytes are as they will stay. */
@@ -132,15 +138,15 @@ static int add_frozen(struct stage_freeze *f, size_t *cap, const struct node *n,
 }
 
 /* Does `n` belong to the commit? Then *ret_top says whether with its top layer. */
-static bool takes_part(const struct node *n, bool interrupted, bool *ret_top)
+static bool takes_part(const struct node *n, unsigned take, bool *ret_top)
 {
-	*ret_top = may_freeze(n, interrupted);
+	*ret_top = may_freeze(n, take);
 	return *ret_top || (n->rec.kind == STAGE_FILE && n->row && n->rec.state != JOURNAL_CONFLICT &&
 	                    n->rec.state != JOURNAL_INTERRUPTED && frozen_layer(n, 0));
 }
 
 /* With nobody writing to what is listed. */
-static int freeze_all(struct stage *s, bool interrupted, struct stage_freeze *ret)
+static int freeze_all(struct stage *s, unsigned take, struct stage_freeze *ret)
 {
 	struct stage_freeze f = {0};
 	size_t cap = 0;
@@ -150,10 +156,10 @@ static int freeze_all(struct stage *s, bool interrupted, struct stage_freeze *re
 	journal_begin(s->journal);
 	for (size_t i = 0; i < s->node_buckets; i++) {
 		for (struct node *n = s->node_table[i]; n; n = n->hash_next) {
-			if (takes_part(n, interrupted, &top) && top && !n->top->rec.frozen)
+			if (takes_part(n, take, &top) && top && !n->top->rec.frozen)
 				journal_freeze(s, n);
 			/* What is answered, while it can still fail: the top one will be frozen. */
-			if (rc == 0 && takes_part(n, interrupted, &top))
+			if (rc == 0 && takes_part(n, take, &top))
 				rc = add_frozen(&f, &cap, n, top ? n->top : frozen_layer(n, 0));
 		}
 	}
@@ -166,7 +172,7 @@ static int freeze_all(struct stage *s, bool interrupted, struct stage_freeze *re
 				stage_sweep(s, n, false);
 				continue;
 			}
-			if (!takes_part(n, interrupted, &top))
+			if (!takes_part(n, take, &top))
 				continue;
 			if (top && !n->top->rec.frozen)
 				apply_freeze(s, n);
@@ -182,33 +188,73 @@ static int freeze_all(struct stage *s, bool interrupted, struct stage_freeze *re
 	return 0;
 }
 
-int stage_freeze(struct stage *s, const uint64_t *nodes, size_t n, bool interrupted, struct stage_freeze *ret)
+struct listed {
+	struct node **nodes;
+	size_t n, cap;
+};
+
+static int listed_add(struct listed *l, struct node *n)
 {
-	AUTO_FREE struct node **listed = reallocarray(NULL, n + 1, sizeof(struct node *));
-	size_t n_listed = 0;
+	if (l->n == l->cap) {
+		size_t more = l->cap ? l->cap * 2 : 16;
+		struct node **nodes = reallocarray(l->nodes, more, sizeof(struct node *));
+
+		if (!nodes)
+			return -ENOMEM;
+		l->nodes = nodes;
+		l->cap = more;
+	}
+	l->nodes[l->n++] = n;
+	return 0;
+}
+
+/* The files that are taken whoever has them open. */
+static int list_files(struct stage *s, const uint64_t *nodes, size_t n, unsigned take, struct listed *ret)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		struct node *file = stage_node_find(s, nodes[i]);
+
+		if (file && file->rec.kind == STAGE_FILE)
+			rc = listed_add(ret, file);
+	}
+	for (size_t i = 0; (take & STAGE_TAKE_APPENDED) && i < s->node_buckets && rc == 0; i++) {
+		for (struct node *file = s->node_table[i]; file && rc == 0; file = file->hash_next) {
+			if (file->rec.kind == STAGE_FILE && file->row && file->writers && file->appended &&
+			    file->last_pid)
+				rc = listed_add(ret, file);
+		}
+	}
+	return rc;
+}
+
+int stage_freeze(struct stage *s, const uint64_t *nodes, size_t n, unsigned take, struct stage_freeze *ret)
+{
+	struct listed listed = {0};
+	size_t entered = 0;
 	int rc;
 
-	if (!listed)
-		return -ENOMEM;
 	{
 		LOCKED(&s->lock);
 
-		for (size_t i = 0; i < n; i++) {
-			struct node *file = stage_node_find(s, nodes[i]);
-
-			if (!file || file->rec.kind != STAGE_FILE)
-				continue;
-			stage_freeze_enter(s, file);
-			listed[n_listed++] = file;
+		rc = list_files(s, nodes, n, take, &listed);
+		/* All of them before the first is waited for: then they stay, though the lock is dropped. */
+		for (size_t i = 0; rc == 0 && i < listed.n; i++)
+			listed.nodes[i]->freezers++;
+		for (; rc == 0 && entered < listed.n; entered++)
+			stage_freeze_enter(s, listed.nodes[entered]);
+		for (size_t i = 0; rc == 0 && i < listed.n; i++)
+			listed.nodes[i]->listed = true;
+		if (rc == 0)
+			rc = freeze_all(s, take, ret);
+		for (size_t i = 0; i < entered; i++) {
+			listed.nodes[i]->listed = false;
+			listed.nodes[i]->freezers--;
+			stage_freeze_leave(s, listed.nodes[i]);
 		}
-		for (size_t i = 0; i < n_listed; i++)
-			listed[i]->listed = true;
-		rc = freeze_all(s, interrupted, ret);
-		for (size_t i = 0; i < n_listed; i++)
-			listed[i]->listed = false;
-		while (n_listed)
-			stage_freeze_leave(s, listed[--n_listed]);
 	}
+	free(listed.nodes);
 	(void)stage_housekeep(s, false);
 	return rc;
 }

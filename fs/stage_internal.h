@@ -70,6 +70,7 @@ struct node {
 	bool changed;            /* since its last writer closed */
 	/* the journal refused rec when no error could be answered: put again with the next change */
 	bool unsaved;
+	bool appended;           /* since its first writer opened, each write began at its end */
 	bool listed;             /* stage_freeze was asked for it by name */
 	bool stuck;              /* the journal refused to forget it: the next stage_open does */
 	pid_t last_pid;          /* the thread that wrote last; 0: none since its first writer opened */

@@ -640,6 +640,7 @@ int stage_write(struct stage *s, uint64_t node, uint64_t off, const void *data, 
 		rc = begin_change(s, node, false, &n, &l);
 		if (rc < 0)
 			return rc;
+		n->appended = n->appended && off == l->size;
 		n->last_pid = pid;
 	}
 	/* l is ours; nobody changes its size, ext, lower_len or log but us. */
@@ -683,6 +684,7 @@ int stage_truncate(struct stage *s, uint64_t node, uint64_t size)
 		rc = begin_change(s, node, size == 0, &n, &l);
 		if (rc < 0)
 			return rc;
+		n->appended = n->appended && size == 0 && n->last_pid == 0; /* O_TRUNC is part of the open */
 	}
 	rc = l->log_behind ? log_rewrite(s, l) : 0;
 	if (rc == 0 && ftruncate(l->fd, (off_t)size) < 0)

@@ -64,6 +64,7 @@ struct view_need {
 		VIEW_NEED_ACCESS, /* may the token write to repo */
 		VIEW_NEED_BLOCKS, /* bytes of a source */
 		VIEW_NEED_PUBLISH, /* an fsync's commit */
+		VIEW_NEED_CLOSED, /* the commit that a close waits for */
 	} what;
 	struct repo_id repo;
 	char *text;       /* revision or path; owned */

@@ -118,6 +118,7 @@ int view_satisfy(struct view *v, const struct view_need *need)
 	case VIEW_NEED_NONE:
 	case VIEW_NEED_BLOCKS:
 	case VIEW_NEED_PUBLISH:
+	case VIEW_NEED_CLOSED:
 		break;
 	}
 	assert(!"this need belongs to somebody else");

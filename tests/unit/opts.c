@@ -111,6 +111,11 @@ static void test_all(void **state)
 	assert_int_equal(o->fsync, OPTS_FSYNC_STAGE);
 	assert_int_equal(o->fsync_timeout_ms, 5000);
 	assert_int_equal(o->umount_timeout_ms, 1500);
+	good(o, "sync,commit_interval=300");
+	assert_int_equal(o->commit, OPTS_COMMIT_SYNC);
+	assert_int_equal(o->commit_interval_ms, 300000);
+	good(o, "commit=manual,commit=sync");
+	assert_int_equal(o->commit, OPTS_COMMIT_SYNC);
 	good(o, "cache_size=1.5G,inflight=64MiB,workers=3,offline,foreground");
 	assert_true(o->cache_size == 3ull << 29);
 	assert_true(o->inflight == 64 << 20);
@@ -188,11 +193,12 @@ static void test_bad_values(void **state)
 	struct opts *o = *state;
 	AUTO_FREE char *big = malloc(20001);
 
-	bad(o, "commit=sync", "commit=sync", "close|fsync|manual");
-	bad(o, "commit=", "a value is missing", "close|fsync|manual");
-	bad(o, "commit", "a value is missing", "close|fsync|manual");
-	bad(o, "commit=Close", "commit=Close", "close|fsync|manual");
-	bad(o, "commit=clos", "commit=clos", "close|fsync|manual");
+	bad(o, "sync=1", "sync=1", "takes no value");
+	bad(o, "commit_interval=x", "commit_interval=x", "seconds");
+	bad(o, "commit=", "a value is missing", "close|sync|fsync|manual");
+	bad(o, "commit", "a value is missing", "close|sync|fsync|manual");
+	bad(o, "commit=Close", "commit=Close", "close|sync|fsync|manual");
+	bad(o, "commit=clos", "commit=clos", "close|sync|fsync|manual");
 	bad(o, "fsync=close", "fsync=close", "publish|stage");
 	bad(o, "ro=1", "ro=1", "takes no value");
 	bad(o, "noxattr=", "noxattr", "takes no value");
@@ -242,7 +248,6 @@ static void test_unknown(void **state)
 	bad(o, "RO", "unknown option RO", "o");
 	bad(o, "zzzzzzzzzzzzzz", "unknown option zzzzzzzzzzzzzz", "help");
 	/* of later versions */
-	bad(o, "commit_interval=300", "unknown option commit_interval", "");
 	bad(o, "gitignore", "unknown option gitignore", "");
 	bad(o, "pr", "unknown option pr", "");
 	bad(o, "on_conflict=ours", "unknown option on_conflict", "");
@@ -268,7 +273,6 @@ static void test_mount_options(void **state)
 	opts_kernel(o, kernel);
 	assert_string_equal(kernel, "nodiratime");
 	bad(o, "noexec=1", "noexec=1", "no value");
-	bad(o, "sync", "option sync", "fsync");
 	bad(o, "dirsync", "option dirsync", "commit");
 	bad(o, "remount", "option remount", "unmount");
 	bad(o, "rw,remount,ro", "option remount", "unmount");

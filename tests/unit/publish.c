@@ -190,7 +190,7 @@ static uint64_t start_writing(struct fixture *f, const char *name, const char *t
 
 static void stop_writing(struct fixture *f, uint64_t node)
 {
-	assert_int_equal(stage_writer_flush(f->stage, node, 1, false), 0);
+	assert_true(stage_writer_flush(f->stage, node, 1, false) >= 0);
 	stage_writer_close(f->stage, node);
 	publish_closed(f->p, node, true);
 }
@@ -293,6 +293,57 @@ static void fsync_that_is_only_local(void **state)
 	assert_string_equal(fake_tree(), "a=1 x=junk");
 	stop_writing(f, tmp);
 	stop_writing(f, nameless);
+}
+
+static int close_and_wait(struct fixture *f, uint64_t node)
+{
+	struct wait w = {0};
+
+	assert_int_equal(stage_writer_flush(f->stage, node, 1, false), 1);
+	assert_int_equal(publish_closing(f->p, node, on_done, &w, &w.id), 0);
+	return end_fsync(&w);
+}
+
+static void a_close_that_waits_for_the_commit(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t id = 0, node = start_writing(f, "b", "2");
+
+	f->opts.fsync = OPTS_FSYNC_STAGE; /* is about fsync */
+	assert_int_equal(close_and_wait(f, node), 0);
+	assert_string_equal(fake_tree(), "a=1 b=2");
+	assert_int_equal(publish_closing(f->p, node, on_done, NULL, &id), 1); /* of a copy of its descriptor */
+	stop_writing(f, node);
+	until_idle(f);
+	assert_int_equal(fake.posts, 1);
+	/* The commit's failure is the close's. */
+	node = start_writing(f, "c", "3");
+	fake.commit = (struct fake_fault){.err = -EACCES, .status = 403, .times = 1};
+	assert_int_equal(close_and_wait(f, node), -EACCES);
+	stop_writing(f, node); /* which is no change, so it is not tried again */
+	make(f, "d", "4");
+	UNTIL(fake.posts == 3);
+	until_idle(f);
+	assert_string_equal(fake_tree(), "a=1 b=2 c=3 d=4");
+}
+
+static void hugfs_commit_takes_what_was_closed(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t closed = start_writing(f, "closed", "1"), open = start_writing(f, "open", "2");
+	struct publish_answer answer = {0};
+	struct publish_ask ask = {0};
+
+	assert_int_equal(stage_writer_flush(f->stage, closed, 1, false), 1);
+	assert_int_equal(publish_commit(f->p, &ask, LONG_MS, &answer), 0);
+	assert_int_equal(answer.err, 0);
+	assert_int_equal(answer.left_out, 1);
+	assert_string_equal(fake_tree(), "a=1 closed=1");
+	publish_answer_fini(&answer);
+	stop_writing(f, closed);
+	stop_writing(f, open);
+	until_idle(f);
+	assert_string_equal(fake_tree(), "a=1 closed=1 open=2");
 }
 
 /* -- joining -- */
@@ -701,6 +752,8 @@ int main(void)
 		TEST(a_writer_holds_back),
 		TEST(fsync_publishes_the_bytes_of_its_call),
 		TEST(fsync_that_is_only_local),
+		TEST(a_close_that_waits_for_the_commit),
+		TEST(hugfs_commit_takes_what_was_closed),
 		TEST(two_fsyncs_one_commit),
 		TEST(too_late_to_join),
 		TEST(shards_wait_for_each_other),

@@ -348,6 +348,64 @@ static void modes(void **state)
 	assert_int_equal(next(m, 2000 * S), NOTHING);
 }
 
+static void a_close_that_waits_holds_nothing_back(void **state)
+{
+	AUTO_SCHEDULE *s = make(SCHEDULE_CLOSE);
+
+	schedule_changed(s, 1 * S, SCHEDULE_CREATED, "a", 5);
+	schedule_opened(s, 1 * S, 5);
+	schedule_wrote(s, 1 * S, 5, 1);
+	assert_int_equal(next(s, 1 * S), 61 * S);
+	schedule_closing(s, 5 * S, 5);
+	assert_int_equal(next(s, 5 * S), 7 * S); /* but for the quiet period */
+	schedule_closing(s, 6 * S, 5);           /* of a copy of the descriptor */
+	run(s, 7 * S, 0);
+	schedule_closed(s, 8 * S, 5, true); /* its RELEASE is no news */
+	assert_int_equal(next(s, 8 * S), NOTHING);
+	/* Written again after that, it is open again. */
+	schedule_opened(s, 10 * S, 5);
+	schedule_wrote(s, 10 * S, 5, 1);
+	schedule_closing(s, 11 * S, 5);
+	schedule_wrote(s, 12 * S, 5, 1);
+	assert_int_equal(next(s, 12 * S), 70 * S);
+	schedule_closed(s, 13 * S, 5, true);
+	assert_int_equal(next(s, 13 * S), 15 * S);
+}
+
+static void an_interval(void **state)
+{
+	AUTO_SCHEDULE *s = make(SCHEDULE_CLOSE);
+	struct schedule_opts opts = {
+		.mode = SCHEDULE_CLOSE, .delay_ms = 2 * S, .interval_ms = 100 * S, .open_wait_ms = 60 * S,
+		.brake = &brake,
+	};
+
+	schedule_free(s);
+	s = NULL;
+	assert_int_equal(schedule_new(&opts, &s), 0);
+	assert_int_equal(next(s, 10 * S), NOTHING);
+	save(s, 10 * S, 10 * S, "a", 5);
+	save(s, 105 * S, 105 * S, "b", 6); /* restarts nothing */
+	assert_int_equal(next(s, 105 * S), 110 * S);
+	run(s, 110 * S, 0);
+	assert_int_equal(next(s, 500 * S), NOTHING); /* nothing settled */
+	schedule_changed(s, 515 * S, SCHEDULE_DELETED, "a", 0);
+	assert_int_equal(next(s, 515 * S), 610 * S);
+	run(s, 610 * S, 0);
+	/* A log that stays open is due at each beat at which it has grown. */
+	schedule_opened(s, 620 * S, 7);
+	assert_int_equal(next(s, 620 * S), NOTHING);
+	schedule_wrote(s, 700 * S, 7, 10);
+	assert_int_equal(next(s, 700 * S), 710 * S);
+	run(s, 710 * S, 0);
+	assert_int_equal(next(s, 800 * S), NOTHING);
+	schedule_wrote(s, 930 * S, 7, 10);
+	assert_int_equal(next(s, 930 * S), 1010 * S);
+	/* fsync and who asks do not wait for it */
+	schedule_fsync(s, 940 * S, 7);
+	assert_int_equal(next(s, 940 * S), SYNC);
+}
+
 static void asked_is_at_once_whoever_writes(void **state)
 {
 	AUTO_SCHEDULE *s = make(SCHEDULE_CLOSE);
@@ -550,6 +608,8 @@ int main(void)
 		cmocka_unit_test(fsync_that_gave_up_makes_no_commit),
 		cmocka_unit_test(fsync_joins_the_run),
 		cmocka_unit_test(modes),
+		cmocka_unit_test(a_close_that_waits_holds_nothing_back),
+		cmocka_unit_test(an_interval),
 		cmocka_unit_test(asked_is_at_once_whoever_writes),
 		cmocka_unit_test(the_brake),
 		cmocka_unit_test(runs_that_send_nothing_are_not_counted),

@@ -196,7 +196,7 @@ static void freeze(void)
 {
 	struct stage_freeze f;
 
-	assert_int_equal(stage_freeze(stage, NULL, 0, false, &f), 0);
+	assert_int_equal(stage_freeze(stage, NULL, 0, 0, &f), 0);
 	stage_freeze_fini(&f);
 }
 
@@ -248,7 +248,7 @@ static void state_conflict(void **state)
 	assert_int_equal(attr_of(node).state, STAGE_CONFLICT);
 	writer(node);
 	write_text(node, 0, "two");
-	assert_int_equal(stage_writer_flush(stage, node, 1, true), 0);
+	assert_true(stage_writer_flush(stage, node, 1, true) >= 0);
 	assert_int_equal(attr_of(node).state, STAGE_CONFLICT);
 	writer_gone(node);
 	assert_int_equal(attr_of(node).state, STAGE_CONFLICT);
@@ -266,19 +266,19 @@ static void state_interrupted(void **state)
 
 	writer(node);
 	write_text(node, 0, "half");
-	assert_int_equal(stage_writer_flush(stage, node, 1, true), 0);
+	assert_true(stage_writer_flush(stage, node, 1, true) >= 0);
 	assert_int_equal(attr_of(node).state, STAGE_INTERRUPTED);
 	writer_gone(node);
 	assert_int_equal(attr_of(node).state, STAGE_INTERRUPTED);
 	stage_counts(stage, &counts);
 	assert_int_equal(counts.interrupted, 1);
-	assert_int_equal(stage_freeze(stage, &node, 1, false, &f), 0);
+	assert_int_equal(stage_freeze(stage, &node, 1, 0, &f), 0);
 	assert_int_equal(f.n, 0);
 	stage_freeze_fini(&f);
 	stage_release(stage);
 	reopen();
 	assert_int_equal(attr_of(node).state, STAGE_INTERRUPTED);
-	assert_int_equal(stage_freeze(stage, NULL, 0, true, &f), 0);
+	assert_int_equal(stage_freeze(stage, NULL, 0, STAGE_TAKE_INTERRUPTED, &f), 0);
 	assert_int_equal(f.n, 1);
 	stage_freeze_fini(&f);
 	stage_release(stage);
@@ -292,17 +292,17 @@ static void state_interrupted(void **state)
 	/* A cut without a writer does it too. */
 	writer(node);
 	write_text(node, 0, "x");
-	assert_int_equal(stage_writer_flush(stage, node, 7, true), 0);
+	assert_true(stage_writer_flush(stage, node, 7, true) >= 0);
 	writer_gone(node);
 	assert_int_equal(attr_of(node).state, STAGE_INTERRUPTED);
 	assert_int_equal(stage_truncate(stage, node, 0), 0);
 	assert_int_equal(attr_of(node).state, STAGE_STAGED);
 	/* The killed thread of a reader, or of a writer that changed nothing, does no harm. */
-	assert_int_equal(stage_writer_flush(stage, node, 1, true), 0);
+	assert_true(stage_writer_flush(stage, node, 1, true) >= 0);
 	assert_int_equal(attr_of(node).state, STAGE_STAGED);
 	node = put(STAGE_ROOT, "g", "whole");
 	writer(node);
-	assert_int_equal(stage_writer_flush(stage, node, 1, true), 0);
+	assert_true(stage_writer_flush(stage, node, 1, true) >= 0);
 	writer_gone(node);
 	assert_int_equal(attr_of(node).state, STAGE_STAGED);
 }
@@ -315,13 +315,72 @@ static void state_open(void **state)
 	assert_int_equal(attr_of(node).state, STAGE_OPEN);
 	write_text(node, 0, "a");
 	/* Another thread's flush does not close it, the writer's does; a further write opens it again. */
-	assert_int_equal(stage_writer_flush(stage, node, 2, false), 0);
+	assert_true(stage_writer_flush(stage, node, 2, false) >= 0);
 	assert_int_equal(attr_of(node).state, STAGE_OPEN);
 	writer(node);
 	writer_gone(node);
 	assert_int_equal(attr_of(node).state, STAGE_OPEN);
 	writer_gone(node);
 	assert_int_equal(attr_of(node).state, STAGE_STAGED);
+}
+
+static bool takes(uint64_t node, unsigned take, uint64_t size)
+{
+	struct stage_freeze f;
+	bool found = false;
+
+	assert_int_equal(stage_freeze(stage, NULL, 0, take, &f), 0);
+	for (size_t i = 0; i < f.n; i++) {
+		if (f.files[i].node != node)
+			continue;
+		assert_int_equal(f.files[i].size, size);
+		found = true;
+	}
+	stage_freeze_fini(&f);
+	stage_release(stage);
+	stage_check(stage);
+	return found;
+}
+
+/* Files that have a writer still. */
+static void takes_what_is_open(void **state)
+{
+	uint64_t log = create(STAGE_ROOT, "log"), redirected;
+	struct stage_counts counts;
+
+	writer(log);
+	assert_false(takes(log, STAGE_TAKE_APPENDED | STAGE_TAKE_FLUSHED, 0)); /* not a byte yet */
+	write_text(log, 0, "one");
+	assert_false(takes(log, STAGE_TAKE_FLUSHED, 0));
+	assert_true(takes(log, STAGE_TAKE_APPENDED, 3));
+	write_text(log, 3, " two");
+	assert_true(takes(log, STAGE_TAKE_APPENDED, 7));
+	assert_int_equal(stage_writer_flush(stage, log, 2, false), 0);
+	assert_int_equal(stage_writer_flush(stage, log, 1, false), 1);
+	assert_true(takes(log, STAGE_TAKE_FLUSHED, 7));
+	write_text(log, 7, "!");
+	assert_true(takes(log, 0, 7)); /* what was frozen before */
+	write_text(log, 0, "O");
+	assert_int_equal(attr_of(log).size, 8);
+	assert_true(takes(log, STAGE_TAKE_APPENDED, 7)); /* it is not only appended to any more */
+	writer_gone(log);
+	assert_true(takes(log, 0, 8));
+	/* A shell's `program > file` closes a copy before the first byte. */
+	redirected = create(STAGE_ROOT, "redirected");
+	writer(redirected);
+	assert_int_equal(stage_writer_flush(stage, redirected, 1, false), 0);
+	assert_false(takes(redirected, STAGE_TAKE_FLUSHED | STAGE_TAKE_APPENDED, 0));
+	stage_counts(stage, &counts);
+	assert_int_equal(counts.open, 1);
+	assert_int_equal(counts.unfinished, 1);
+	/* Cut to nothing by its open, and appended to since. */
+	assert_int_equal(stage_truncate(stage, redirected, 0), 0);
+	write_text(redirected, 0, "x");
+	assert_true(takes(redirected, STAGE_TAKE_APPENDED, 1));
+	assert_int_equal(stage_truncate(stage, redirected, 0), 0);
+	write_text(redirected, 0, "yy");
+	assert_true(takes(redirected, STAGE_TAKE_APPENDED, 1)); /* as it was before the cut */
+	writer_gone(redirected);
 }
 
 static void state_clean(void **state)
@@ -337,7 +396,7 @@ static void state_clean(void **state)
 	writer(node);
 	assert_int_equal(attr_of(node).state, STAGE_OPEN);
 	assert_int_equal(stage_truncate(stage, node, 9), 0);
-	assert_int_equal(stage_writer_flush(stage, node, 1, true), 0);
+	assert_true(stage_writer_flush(stage, node, 1, true) >= 0);
 	assert_int_equal(stage_pin(stage, node), 0);
 	writer_gone(node);
 	/* a reader has it: writes must reach him */
@@ -493,7 +552,7 @@ static void thaws(void **state)
 		want[i] = (char)('a' + i % 26);
 		write_text(node, i, (char[]){want[i], 0});
 		assert_int_equal(stage_freeze_node(stage, node, &layer), 0);
-		assert_int_equal(stage_freeze(stage, NULL, 0, false, &f), 0); /* a publication that fails */
+		assert_int_equal(stage_freeze(stage, NULL, 0, 0, &f), 0); /* a publication that fails */
 		assert_int_equal(f.n, 1);
 		assert_int_equal(f.files[0].layer, layer);
 		assert_int_equal(f.files[0].size, i + 1);
@@ -517,7 +576,7 @@ static void frozen_stays(void **state)
 	char buf[16], *path;
 	bool exists;
 
-	assert_int_equal(stage_freeze(stage, NULL, 0, false, &f), 0);
+	assert_int_equal(stage_freeze(stage, NULL, 0, 0, &f), 0);
 	assert_int_equal(f.n, 1);
 	assert_string_equal(f.files[0].path, "f");
 	assert_int_equal(f.files[0].size, 6);
@@ -538,7 +597,7 @@ static void frozen_stays(void **state)
 	/* Over a blob there is no whole file yet. */
 	node = borrow("c", "committed");
 	write_text(node, 0, "C");
-	assert_int_equal(stage_freeze(stage, NULL, 0, false, &f), 0);
+	assert_int_equal(stage_freeze(stage, NULL, 0, 0, &f), 0);
 	assert_int_equal(stage_whole_path(stage, node, f.files[0].layer, &path, &exists), 0);
 	assert_false(exists);
 	free(path);
@@ -1195,7 +1254,7 @@ static void *work(void *arg)
 		must(stage_write(stage, w->shared, w->number * SHARE, buf, SHARE, (pid_t)w->number + 1) == 0);
 		n = stage_read(stage, w->shared, w->number * SHARE, buf, SHARE, &gap);
 		must(n == SHARE && buf[0] == 'a' + (int)w->number && buf[SHARE - 1] == buf[0]);
-		must(stage_writer_flush(stage, node, (pid_t)w->number + 1, false) == 0);
+		must(stage_writer_flush(stage, node, (pid_t)w->number + 1, false) >= 0);
 		must(stage_lookup(stage, STAGE_ROOT, name, &what) == 0 && what.node == node);
 		if (i % 20 == 0)
 			must(stage_sync(stage, w->shared) == 0);
@@ -1219,7 +1278,7 @@ static void *watch(void *arg)
 		struct stage_names names;
 		char buf[256];
 
-		must(stage_freeze(stage, shared, 1, false, &f) == 0);
+		must(stage_freeze(stage, shared, 1, 0, &f) == 0);
 		for (size_t k = 0; k < f.n && k < 3; k++)
 			must(stage_frozen_read(stage, f.files[k].node, f.files[k].layer, 0, buf, sizeof(buf),
 			                       &gap) >= 0);
@@ -1282,6 +1341,7 @@ int main(void)
 		TEST(state_conflict),
 		TEST(state_interrupted),
 		TEST(state_open),
+		TEST(takes_what_is_open),
 		TEST(state_clean),
 		TEST(state_committing),
 		TEST(settles_writers),
