@@ -187,14 +187,6 @@ def test_every_answer_has_the_hub_headers(hub, filled):
         assert headers["X-Request-Id"]
 
 
-def test_quota(hub, filled):
-    hub.config(rate_quota={"api": 0})
-    answer = hub.request("GET", "/api/whoami-v2")
-    assert answer.status == 429
-    assert re.match(r'"api";r=0;t=\d+$', answer.headers["RateLimit"])
-    assert hub.request("GET", f"/{filled}/resolve/main/t.txt").status == 307
-
-
 def test_disabled_repo(hub, filled):
     hub.set_repo(filled, disabled=True)
     answer = hub.request("GET", hub.api(filled))
@@ -233,13 +225,33 @@ def test_data_origin_checks_the_signature(hub, filled):
     assert hub.request("PUT", url, b"x", token=None).status == 403
 
 
-def test_expired_signature(hub, filled):
+@pytest.mark.parametrize("style", ["s3", "cloudfront"])
+@pytest.mark.parametrize("body", ["s3", "cloudfront"])
+def test_expired_signature(hub, filled, style, body):
+    hub.config(signature_style=style, expired_body=body)
+    url = hub.request("GET", f"/{filled}/resolve/main/w.bin").headers["Location"]
+    assert ("X-Amz-Date=" in url, "&Expires=" in url.replace("?", "&")) == (style == "s3", style == "cloudfront")
+    assert hub.request("GET", url, token=None).body == hub.content(filled, "w.bin")
+    assert hub.request("GET", url.replace("ignature=", "ignature=0"), token=None).status == 403
     for settings in ({"signature_lifetime_s": 0}, {"signature_lifetime_s": 60, "signature_age_s": 60}):
         hub.config(**settings)
         url = hub.request("GET", f"/{filled}/resolve/main/w.bin").headers["Location"]
         answer = hub.request("GET", url, token=None)
-        assert answer.status == 403
-        assert b"<Message>Request has expired</Message>" in answer.body
+        assert (answer.status, answer.headers["Content-Type"]) == (403, "application/xml")
+        assert (b"<Message>Request has expired</Message>" in answer.body) == (body == "s3")
+
+
+def test_upload_urls_have_a_lifetime_of_their_own(hub, repo):
+    assert "X-Amz-Expires=900&" in upload_action(hub, repo, b"x")["actions"]["upload"]["href"]
+    hub.config(upload_lifetime_s=0, multipart_threshold=10, chunk_size=10)
+    basic = upload_action(hub, repo, b"content")["actions"]["upload"]["href"]
+    part = upload_action(hub, repo, bytes(25))["actions"]["upload"]["header"]["00002"]
+    for url in (basic, part):
+        answer = hub.request("PUT", url, b"content", token=None)
+        assert answer.status == 403 and b"Request has expired" in answer.body
+    hub.config(upload_lifetime_s=60)
+    assert hub.request("PUT", upload_action(hub, repo, b"content")["actions"]["upload"]["href"], b"content",
+                       token=None).status == 200
 
 
 def upload_action(hub, repo, data, **fields):
@@ -398,7 +410,7 @@ def test_parallel_commits_are_serialized(hub, repo):
     assert len(hub.paths(repo)) == 25
 
 
-# The record and the faults
+# The record
 
 def test_record(hub, filled):
     since = hub.last_seq()
@@ -412,72 +424,7 @@ def test_record(hub, filled):
     assert item["sent"] > 0 and item["start"] <= item["end"]
 
 
-def test_fault_status_skip_times_and_method(hub, repo):
-    fault = hub.fault("/refs$", method="GET", skip=1, times=2, status=503, body={"error": "busy"},
-                      headers={"Retry-After": "1"})
-    answers = [hub.request("GET", f"{hub.api(repo)}/refs") for _ in range(4)]
-    assert [answer.status for answer in answers] == [200, 503, 503, 200]
-    assert (answers[1].json(), answers[1].headers["Retry-After"]) == ({"error": "busy"}, "1")
-    assert hub.faults()[0]["hits"] == 2
-    hub.clear_faults(fault)
-    assert hub.faults() == []
-
-
-def test_lost_answers_after_the_work(hub, repo):
-    since = hub.last_seq()
-    hub.fault("/commit/", lose_answer=True)
-    with pytest.raises(ConnectionError):
-        hub.commit(repo, {"a": b"a"})
-    hub.fault("/commit/", lose_answer_status=504)
-    with pytest.raises(HubError, match="504"):
-        hub.commit(repo, {"b": b"b"})
-    assert len(hub.history(repo)) == 3
-    assert [item["status"] for item in hub.requests(since) if "/commit/" in item["path"]] == [None, 504]
-
-
-def test_refused_upload_leaves_the_connection_usable(hub, repo):
-    """An early answer to a large body must reach the client."""
-    hub.fault(origin="data", method="PUT", status=503)
-    data = os.urandom(3_000_000)
-    href = upload_action(hub, repo, data)["actions"]["upload"]["href"]
-    assert hub.request("PUT", href, data, token=None).status == 503
-    assert hub.request("PUT", href, data, token=None).status == 200
-
-
-def test_cut_and_stalled_bodies(hub, filled):
-    url = hub.request("GET", f"/{filled}/resolve/main/w.bin").headers["Location"]
-    hub.fault(origin="data", cut_after=10)
-    with pytest.raises(Exception, match="IncompleteRead.*10 bytes read, 990 more"):
-        hub.request("GET", url, token=None)
-    assert hub.requests(origin="data")[-1]["sent"] == 10
-    hub.fault(origin="data", stall_after=10)
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        since = hub.last_seq()
-        answer = pool.submit(hub.request, "GET", url, token=None)
-        hub.wait_for(lambda seen: seen and seen[0]["sent"] == 10, since=since)
-        hub.clear_faults()
-        assert answer.result().body == hub.content(filled, "w.bin")
-
-
-def test_stall_until_cleared(hub, repo):
-    hub.fault("/refs", stall=True, times=-1)
-    since = hub.last_seq()
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(hub.request, "GET", f"{hub.api(repo)}/refs")
-        hub.wait_for(lambda seen: len(seen) == 1, since=since)
-        assert hub.request("GET", hub.api(repo)).status == 200
-        hub.clear_faults()
-        assert answer.result().status == 200
-
-
-def test_delay(hub, repo):
-    hub.fault("/refs", delay_ms=200)
-    assert hub.request("GET", f"{hub.api(repo)}/refs").status == 200
-    item = hub.requests()[-1]
-    assert item["end"] is None or item["end"] - item["start"] >= 0.2
-
-
 def test_wrong_controls_are_refused(hub):
-    for path, body in (("faults", {"action": {"explode": 1}}), ("faults", {"path": "["}), ("config", {"x": 1}),
-                       ("config", {"repo": {"id": "no/such"}}), ("nonsense", {})):
+    for path, body in (("config", {"x": 1}), ("config", {"page_size": "3"}), ("config", {"rate_quota": {"x": 1}}),
+                       ("config", {"gzip": "zip"}), ("config", {"chunk_size": 1.5}), ("config", {"repo": {"id": "no/such"}}), ("nonsense", {})):
         assert hub.request("POST", "/_test/" + path, body, token=None).status in (400, 404)

@@ -12,7 +12,8 @@ import threading
 from config import Config
 from control import Control
 from data_origin import DataOrigin
-from faults import Faults
+from faults import Faults, list_faults
+from gzip_trap import GzipTrap
 from http_engine import Origin
 from hub import HubApp
 from recorder import Recorder
@@ -21,36 +22,58 @@ from store import ACCOUNTS, Store
 from switches import SWITCHES
 
 
+NUMBERS = {"multipart_threshold": int, "chunk_size": int, "signature_lifetime_s": int, "upload_lifetime_s": int,
+           "page_size": int, "rate_window_s": float, "action_window_s": float}
+DICTS = ("rate_quota", "action_quota")
+
+
+def amounts(text):
+    """{name: number} of `api=1000,pages=200`."""
+    return {name: int(number) for name, _, number in (item.partition("=") for item in text.split(","))}
+
+
 def arguments():
     parser = argparse.ArgumentParser(prog="tests/hub", description="A local Hub for tests and demonstrations.")
-    parser.add_argument("--root", required=True, help="directory for repositories and objects; may be empty or new")
+    parser.add_argument("--list-faults", action="store_true", help="print the kinds of faults and end")
+    parser.add_argument("--root", help="directory for repositories and objects; may be empty or new")
     parser.add_argument("--port", type=int, default=0, help="port of the Hub (default: any free one)")
     parser.add_argument("--data-port", type=int, default=0, help="port of the data origin (default: any free one)")
-    for name in ("multipart_threshold", "chunk_size", "signature_lifetime_s", "page_size"):
-        parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(Config, name),
+    for name, kind in NUMBERS.items():
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=getattr(Config, name),
                             help=f"initial value of the setting {name}")
+    for name in DICTS:
+        parser.add_argument("--" + name.replace("_", "-"), type=amounts, default={}, metavar="NAME=N,...",
+                            help=f"initial values of the setting {name}")
     for name, switch in SWITCHES.items():
         parser.add_argument("--" + name.replace("_", "-"), type=type(switch.default), default=switch.default,
                             choices=[switch.default, *switch.others], help=switch.meaning)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not options.root and not options.list_faults:
+        parser.error("--root is missing")
+    return options
 
 
 def main():
     options = arguments()
+    if options.list_faults:
+        print(list_faults())
+        return
     settings = Config()
     settings.update({name: value for name, value in vars(options).items() if name in vars(settings)})
     quit_event = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: quit_event.set())
-    store, recorder, faults = Store(options.root, settings), Recorder(), Faults()
+    store, recorder = Store(options.root, settings), Recorder()
+    faults = Faults(store)
     data = Origin("data", None, recorder, faults, options.data_port)
     signer = Signer(store.secret(), f"localhost:{data.port}", settings)
-    data.app = DataOrigin(store, signer)
+    data.app = GzipTrap(DataOrigin(store, signer), settings)
     hub = Origin("hub", None, recorder, faults, options.port, Control(store, settings, recorder, faults, quit_event))
-    hub.app = HubApp(store, settings, signer, f"http://127.0.0.1:{hub.port}")
+    endpoint = f"http://127.0.0.1:{hub.port}"
+    hub.app = GzipTrap(HubApp(store, settings, signer, endpoint), settings)
     data.start()
     hub.start()
-    ready = {"endpoint": hub.app.endpoint, "data": f"http://localhost:{data.port}",
+    ready = {"endpoint": endpoint, "data": f"http://localhost:{data.port}",
              "tokens": {account.name: account.token for account in ACCOUNTS}}
     print(json.dumps(ready), flush=True)
     quit_event.wait()

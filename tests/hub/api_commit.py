@@ -34,6 +34,7 @@ def commit(context, T, id, rev):
     if not create_pr:
         may_push(context, repo, rev)
     target_commit(context, repo, rev)
+    context.quotas.action(context.account, "commit")
     header, operations = _read(context, repo)
     with repo.lock:
         head = target_commit(context, repo, rev)

@@ -29,6 +29,7 @@ def open_discussion(context, T, id):
         raise ApiError(400, "The title must have 3 to 200 characters")
     if not body.get("pullRequest"):
         raise ApiError(400, "Only pull requests can be opened here")
+    context.quotas.action(context.account, "discussion")
     with repo.lock:
         head = repo.resolve("main")
         number = open_pull_request(repo, context.account, title, str(body.get("description") or ""), "main",

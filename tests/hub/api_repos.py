@@ -75,6 +75,8 @@ def create(context):
         raise ApiError(400, "Invalid sdk: a space needs gradio, streamlit, docker or static")
     private = body.get("visibility") == "private" or bool(body.get("private"))
     existing = context.store.find(kind, repo_id)
+    if not existing:
+        context.quotas.action(context.account, "create")
     try:
         repo = context.store.create(kind, repo_id, context.account.name, private=private, sdk=body.get("sdk"))
     except ApiError as error:

@@ -52,9 +52,8 @@ class FileSlice:
 class Response:
     """Status, headers (a list of pairs) and a body: bytes, FileSlice, or an iterator of bytes.
 
-    `cut` is set by faults: after that many body bytes the connection is closed. `pause` is a pair
-    (bytes, event): after that many body bytes nothing is sent until the event is set. `duplex` says
-    that the request's body is still being read, by another thread, while the answer is sent.
+    `wire` is set by faults: it sends the answer in place of `send`, badly (wire.py). `duplex` says that the
+    request's body is still being read, by another thread, while the answer is sent.
     """
 
     def __init__(self, status, body=b"", headers=(), duplex=False):
@@ -62,8 +61,7 @@ class Response:
         self.body = body
         self.headers = list(headers)
         self.duplex = duplex
-        self.cut = None
-        self.pause = None
+        self.wire = None
 
     def close(self):
         if hasattr(self.body, "close"):
@@ -151,6 +149,7 @@ class Request:
         self.raw_body = raw_body
         self.stream = io.BufferedReader(raw_body, 1 << 18)
         self.sock = sock
+        self.settings = {}  # of config.py, changed by a fault for this request alone
 
     def params(self):
         """The decoded query as a list of (name, value)."""
@@ -270,7 +269,7 @@ class Origin:
             self.recorder.update(record, fault=fault.id)
         response = fault.before(request) if fault else None
         if response is None:
-            response = self._work(request)
+            response = fault.work(request, self._work) if fault else self._work(request)
         try:
             if not response.duplex:
                 request.drain()
@@ -296,6 +295,9 @@ class Origin:
 def send(request, response, progress):
     """Send a response. `progress(sent)` is told the count of body bytes, ahead of the bytes themselves,
     so that whoever has received an answer finds it in the record."""
+    if response.wire:
+        response.wire.send(request, response, progress)
+        return
     sock = request.sock
     head = response.head()
     if request.method == "HEAD" or response.status in (204, 304):
@@ -304,32 +306,17 @@ def send(request, response, progress):
     if not hasattr(response.body, "__len__"):
         _send_chunked(sock, head, response, progress)
         return
-    length = len(response.body)
-    stop = length if response.cut is None else min(response.cut, length)
-    if response.pause:
-        first = min(response.pause[0], stop)
-        _send_range(sock, head, response.body, 0, first, progress)
-        if request.wait_or_gone(response.pause[1]):
-            raise Vanish("the peer left a stalled body")
-        _send_range(sock, b"", response.body, first, stop, progress)
-    else:
-        _send_range(sock, head, response.body, 0, stop, progress)
-    if response.cut is not None:
-        raise Vanish("cut by a fault")
-
-
-def _send_range(sock, head, body, start, stop, progress):
-    if isinstance(body, FileSlice):
-        if head:
-            sock.sendall(head)
-        _send_file(sock, body, start, stop, progress)
+    if isinstance(response.body, FileSlice):
+        sock.sendall(head)
+        _send_file(sock, response.body, progress)
         return
-    progress(stop)
-    sock.sendall(head + bytes(body[start:stop]))
+    progress(len(response.body))
+    sock.sendall(head + response.body)
 
 
-def _send_file(sock, body, start, stop, progress):
+def _send_file(sock, body, progress):
     descriptor = body.file.fileno()
+    start, stop = 0, len(body)
     while start < stop:
         progress(min(start + CHUNK, stop))
         try:

@@ -2,8 +2,6 @@
 
 import base64
 import binascii
-import threading
-import time
 import uuid
 
 import api_commit  # noqa: F401  (the api modules register their routes)
@@ -14,39 +12,9 @@ import api_lfs  # noqa: F401
 import api_refs  # noqa: F401
 import api_repos  # noqa: F401
 from errors import ApiError
+from quotas import Quotas
 from routes import Context, find_route
 from store import account_of_token
-
-
-class RateLimit:
-    """Requests per account and bucket in fixed windows."""
-
-    def __init__(self, config):
-        self.config = config
-        self.lock = threading.Lock()
-        self.windows = {}
-
-    def count(self, bucket, name):
-        """Count one request: (headers for its answer, whether it is over the quota)."""
-        quota, width, now = self.config.rate_quota[bucket], self.config.rate_window_s, time.time()
-        with self.lock:
-            began, used = self.windows.get((bucket, name), (now, 0))
-            if now >= began + width:
-                began, used = now, 0
-            used += 1
-            self.windows[bucket, name] = began, used
-        left = max(1, int(began + width - now))
-        headers = [
-            ("RateLimit", f'"{bucket}";r={max(0, quota - used)};t={left}'),
-            ("RateLimit-Policy", f'"fixed window";"{bucket}";q={quota};w={width}'),
-        ]
-        return headers, used > quota
-
-
-def bucket_of(path):
-    if "/resolve/" in path or path.startswith("/api/resolve-cache/"):
-        return "resolvers"
-    return "api" if path.startswith("/api/") else "pages"
 
 
 def identify(request):
@@ -72,7 +40,7 @@ class HubApp:
         self.config = config
         self.signer = signer
         self.endpoint = endpoint
-        self.rate_limit = RateLimit(config)
+        self.quotas = Quotas(config)
 
     def __call__(self, request):
         extra = [("X-Request-Id", f"Root=1-{uuid.uuid4().hex}"), ("Access-Control-Allow-Origin", "*")]
@@ -89,12 +57,10 @@ class HubApp:
             account = identify(request)
         except ApiError as error:
             refusal = error
-        headers, exceeded = self.rate_limit.count(bucket_of(request.path), account.name if account else "")
+        headers, exceeded = self.quotas.request(account, request.path)
         extra += headers
-        if refusal:
-            raise refusal
-        if exceeded:
-            raise ApiError(429, "We had to rate limit you: you have reached the quota of requests.")
+        if refusal or exceeded:
+            raise refusal or exceeded
         found = find_route(request.method, request.path)
         if found is None:
             raise ApiError(404, "Sorry, we can't find the page you are looking for.")

@@ -59,9 +59,10 @@ class Context:
     def __init__(self, hub, request, account):
         self.hub = hub
         self.store = hub.store
-        self.config = hub.config
+        self.config = hub.config.changed(request.settings)
+        self.quotas = hub.quotas
         self.endpoint = hub.endpoint
-        self.signer = hub.signer
+        self.signer = hub.signer.using(self.config)
         self.request = request
         self.account = account
 

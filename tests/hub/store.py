@@ -137,6 +137,18 @@ class Repo:
             return self.git.content(entry.oid).decode("utf-8", "replace")
         return read
 
+    def commit_files(self, branch, files, title):
+        """Commit {path: bytes} to a branch as its namespace's owner; the commit's id."""
+        with self.lock:
+            ref = self.writable_ref(branch)
+            head = self.git.commit(self.git.ref(ref))
+            editor = gitrepo.TreeEditor(self.git, head.tree)
+            for path, data in files.items():
+                editor.put(path, gitrepo.Entry(gitrepo.REGULAR, self.git.write_blob(data)))
+            commit = self.git.write_commit(editor.write(), [head.oid], self.namespace, title, "")
+            self.git.update_ref(ref, commit, head.oid)
+        return commit
+
     # LFS objects
 
     def lfs_path(self, oid):

@@ -20,6 +20,9 @@ SWITCHES = {
     "root_info": Switch("omit", ["describe"], "4.2", "the root (the empty path) in paths-info"),
     "private_resolve_cache": Switch("serve", ["refuse"], "5.3", "resolve-cache of a private repository"),
     "folder_resolve_status": Switch(404, [400], "5.7", "status of resolve on a folder"),
+    "expired_body": Switch("s3", ["cloudfront"], "5.6", "what the 403 of an expired signature says"),
+    "action_wait": Switch("header", ["text"], "8.1", "where the 429 of an action says how long: `Retry-After`, or not"),
+    "lfs_bucket": Switch("api", ["pages", "resolvers"], "8.2", "where `.git/info/lfs` counts"),
 }
 
 
