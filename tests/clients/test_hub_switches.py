@@ -1,4 +1,4 @@
-"""The switches of the test Hub: every answer that nobody has seen the real Hub give, one way and the other."""
+"""The switches of the test Hub: each answer that nobody has seen the real Hub give, one way and the other."""
 
 import pathlib
 import re
@@ -18,13 +18,17 @@ def status_and_code(answer):
 def test_readme_lists_every_switch_with_its_answers():
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| ([\d.]+) \|", (HUB / "README.md").read_text(), re.M)
     listed = {name: (section, re.findall(r"`([^`]+)`", values)) for name, values, section in rows}
-    wanted = {name: (item.section, [str(value) for value in (item.default, *item.others)])
-              for name, item in SWITCHES.items()}
+    wanted = {
+        name: (item.section, [str(value) for value in (item.default, *item.others)])
+        for name, item in SWITCHES.items()
+    }
     assert listed == wanted
 
 
 def test_every_switch_can_be_set_on_the_command_line():
-    text = subprocess.run([sys.executable, HUB, "--help"], check=True, text=True, stdout=subprocess.PIPE).stdout
+    text = subprocess.run(
+        [sys.executable, HUB, "--help"], check=True, text=True, stdout=subprocess.PIPE
+    ).stdout
     for name in SWITCHES:
         assert "--" + name.replace("_", "-") in text
 
@@ -101,7 +105,8 @@ def test_tag_with_a_message(hub, repo, value, kind):
     hub.tag(repo, "v1", message="first")
     assert hub.git(repo, "cat-file", "-t", "refs/tags/v1").strip() == kind
     assert hub.call("GET", f"{hub.api(repo)}/refs")["tags"] == [
-        {"name": "v1", "ref": "refs/tags/v1", "targetCommit": hub.head(repo)}]
+        {"name": "v1", "ref": "refs/tags/v1", "targetCommit": hub.head(repo)}
+    ]
     assert hub.git(repo, "fsck", "--strict") == b""
 
 
@@ -117,7 +122,7 @@ def test_the_root_in_paths_info(hub, repo):
     target, body = f"{hub.api(repo)}/paths-info/main", {"paths": [""], "expand": True}
     assert hub.call("POST", target, body) == []
     hub.config(root_info="describe")
-    item, = hub.call("POST", target, body)
+    (item,) = hub.call("POST", target, body)
     tree = hub.git(repo, "rev-parse", "main^{tree}").decode().strip()
     assert (item["type"], item["oid"], item["path"]) == ("directory", tree, "")
     assert item["lastCommit"]["id"] == hub.head(repo)

@@ -176,7 +176,7 @@ def resolve(context, pre, id, rev, path):
     if blob.lfs:
         return _redirect_to_storage(context, repo, path, blob, headers)
     etag = f'"{entry.oid}"'
-    if repo.private or repo.gated or blob.size == 0:
+    if repo.private or repo.gated or blob.size == 0 or context.one_word:
         return _serve_blob(context, repo, entry, headers)
     if matches_etag(context.request, etag):
         return Response(304, b"", [*headers, ("ETag", etag)])

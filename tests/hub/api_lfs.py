@@ -53,7 +53,7 @@ def preupload(context, T, id, rev):
 
 def may_push(context, repo, rev):
     """Refuse whoever may not write: members write everywhere, authors to their own pull requests."""
-    if context.account and rev.startswith("refs/pr/") and context.account.role == "write":
+    if context.account and rev.startswith("refs/pr/") and context.account.writer:
         for discussion in repo.meta["discussions"]:
             if f"refs/pr/{discussion['num']}" == rev and discussion["author"] == context.account.name:
                 return

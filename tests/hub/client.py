@@ -184,6 +184,14 @@ class Hub:
         namespace, _, name = repo_id.partition("/")
         self.call("DELETE", "/api/repos/delete", {"name": name, "organization": namespace, "type": type}, token=token)
 
+    def alias(self, repo_id, alias, type="model"):
+        """Make an old name lead to a repository, as if it had been moved; of one word (`gpt2`) or two."""
+        self._control("POST", "alias", {"type": type, "id": repo_id, "alias": alias})
+
+    def finish_copies(self):
+        """Let the LFS files of duplicates arrive (switch `duplicate_files`); how many did."""
+        return self._control("POST", "copies")["copied"]
+
     def branch(self, repo_id, name, start=None, type="model", token="user"):
         body = {"startingPoint": start} if start else {}
         self.call("POST", f"{self.api(repo_id, type)}/branch/{quote(name)}", body, token=token)

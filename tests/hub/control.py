@@ -13,7 +13,7 @@ from errors import ApiError
 from gitrepo import REGULAR, Entry, TreeEditor, pointer_text
 from http_engine import json_response
 from seeding import many_files
-from store import SHA256
+from store import SHA256, valid_name
 
 REPO_FLAGS = {"private", "gated", "disabled", "granted"}
 
@@ -95,6 +95,26 @@ class Control:
             commit = repo.resolve(body["target"])
             repo.git.update_ref(body["ref"], commit.oid, old)
         return {"target": commit.oid}
+
+    def post_alias(self, request):
+        """Make an old name, of one or two words, lead to a repository, as if it had been moved."""
+        body = _body(request)
+        repo = self._repo(body)
+        alias = body["alias"]
+        if not 1 <= len(alias.split("/")) <= 2 or not all(map(valid_name, alias.split("/"))):
+            raise ValueError(f"not an id: {alias}")
+        if self.store.find(repo.type, alias):
+            raise ValueError(f"{alias} is a repository")
+        self.store.names.add(repo.type, alias, repo.id)
+        return {}
+
+    def post_copies(self, request):
+        """Do the copying that duplicates of repositories wait for."""
+        copies, self.store.late_copies = self.store.late_copies, []
+        for source, target, oids in copies:
+            for oid in oids:
+                source.copy_lfs(target, oid)
+        return {"copied": sum(len(oids) for _, _, oids in copies)}
 
     def post_lfs_sparse(self, request):
         """Store an LFS object of any size as a sparse file and commit its pointer."""

@@ -235,6 +235,10 @@ class GitRepository:
         except GitError:
             return None
 
+    def fetch(self, other, oid):
+        """Take an object, and all that hangs on it, from another repository."""
+        self.run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", other.path, oid)
+
     def run(self, *arguments):
         """The output of a git command in the repository, as bytes; GitError if it fails."""
         done = subprocess.run(["git", "-C", self.path, *arguments], env=git_environment(), capture_output=True)

@@ -4,14 +4,19 @@ import base64
 import binascii
 import uuid
 
-import api_commit  # noqa: F401  (the api modules register their routes)
+import api_access  # noqa: F401  (the api modules register their routes)
+import api_accounts  # noqa: F401
+import api_commit  # noqa: F401
 import api_discussions  # noqa: F401
 import api_files  # noqa: F401
 import api_git  # noqa: F401
 import api_lfs  # noqa: F401
+import api_manage  # noqa: F401
 import api_refs  # noqa: F401
 import api_repos  # noqa: F401
-from errors import ApiError
+import names
+from errors import ApiError, repo_not_found
+from gitrepo import GitError, RefConflict
 from quotas import Quotas
 from routes import Context, find_route
 from store import account_of_token
@@ -61,8 +66,22 @@ class HubApp:
         extra += headers
         if refusal or exceeded:
             raise refusal or exceeded
-        found = find_route(request.method, request.path)
+        old = names.look(self.store, self.config, account, request.path)
+        if old and old.redirect:
+            return names.redirect(self.config, request, old.path)
+        return self._handle(request, account, old)
+
+    def _handle(self, request, account, old):
+        """The answer of the handler of a route; `old` if the path names the repository by one word."""
+        found = find_route(request.method, old.path if old else request.path)
         if found is None:
             raise ApiError(404, "Sorry, we can't find the page you are looking for.")
         handler, arguments = found
-        return handler(Context(self, request, account), **arguments)
+        context = Context(self, request, account)
+        context.one_word = old is not None
+        try:
+            return handler(context, **arguments)
+        except (OSError, KeyError, GitError, RefConflict):
+            if any(repo.lock.gone for repo in context.repos):  # deleted while it was being answered
+                raise repo_not_found() from None
+            raise

@@ -65,6 +65,8 @@ class Context:
         self.signer = hub.signer.using(self.config)
         self.request = request
         self.account = account
+        self.one_word = False
+        self.repos = []
 
     def json(self):
         """The request's body as a JSON object."""
@@ -119,6 +121,7 @@ class Context:
         repo = self.store.find(kind, repo_id) if all(map(valid_name, repo_id.split("/"))) else None
         if repo is None or not repo.readable(self.account):
             raise repo_not_found() if self.account else unauthorized(code="RepoNotFound")
+        self.repos.append(repo)
         if repo.meta["disabled"]:
             raise ApiError(403, "Access to this resource is disabled.")
         if need == "bytes":
@@ -133,11 +136,18 @@ class Context:
         if self.account is None:
             raise ApiError(401, f"Access to {repo.type} {repo.id} is restricted. You must have access to it and be "
                            "authenticated to access it. Please log in.", "GatedRepo")
+        asked = repo.request_status(self.account)
+        if asked == "pending":
+            raise ApiError(403, f"Your request to access {repo.type} {repo.id} is awaiting a review from the repo "
+                           "authors.", "GatedRepo")
+        if asked == "rejected":
+            raise ApiError(403, f"Your request to access {repo.type} {repo.id} has been rejected by the repo's "
+                           "authors.", "GatedRepo")
         raise ApiError(403, f"Access to {repo.type} {repo.id} is restricted and you are not in the authorized list. "
                        f"Visit {self.endpoint}/{repo.prefix}{repo.id} to ask for access.", "GatedRepo")
 
     def _need_write(self, repo, need):
         account = self.user()
-        allowed = account.role == "write" if need == "propose" else account.writes(repo.namespace)
+        allowed = account.writer if need == "propose" else account.writes(repo.namespace)
         if not allowed:
             raise ApiError(403, "Forbidden: you need write access to this repository with this token.")

@@ -1,6 +1,8 @@
 """What the Hub keeps under its root directory, and who may touch it.
 
-    ROOT/git/{models,datasets,spaces}/NAMESPACE/NAME.git    bare repository; hub.json in it: Repo.meta
+    ROOT/repos/REPO_ID.git                                  bare repository; hub.json in it: Repo.meta
+    ROOT/git/{models,datasets,spaces}/NAMESPACE/NAME.git    a symbolic link to it, for people
+    ROOT/moved.json                                         where old names lead
     ROOT/lfs/REPO_ID/aa/bb/SHA256                           LFS objects, per repository
     ROOT/uploads/UPLOAD_ID/{upload.json,data,PART.json}     multipart uploads that are under way
     ROOT/tmp/                                               bytes that are arriving
@@ -19,22 +21,24 @@ import tempfile
 import threading
 import time
 
-import attributes
 import gitrepo
-from errors import ApiError
+from errors import ApiError, repo_not_found
+from names import TYPES, Names
 
-TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
 PLURALS = {singular: plural for plural, singular in TYPES.items()}
 NAME = re.compile(r"[A-Za-z0-9._-]{1,96}\Z")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Account:
-    """A user: their token's role, and the namespaces where they may write and read."""
+    """A user: their token's role (`read`, `write` or `fineGrained`), and the namespaces where they may
+    read and, but for `read`, write."""
 
     def __init__(self, name, role, organizations):
         self.name = name
         self.role = role
+        self.writer = role in ("write", "fineGrained")
+        self.role_in_organizations = "write" if self.writer else "read"
         self.organizations = organizations
         self.id = hashlib.sha256(f"account {name}".encode()).hexdigest()[:24]
         self.token = "hf_" + hashlib.sha256(f"hugfs test hub {name}".encode()).hexdigest()[:34]
@@ -43,13 +47,14 @@ class Account:
         return namespace.lower() in (self.name, *self.organizations)
 
     def writes(self, namespace):
-        return self.role == "write" and self.member(namespace)
+        return self.writer and self.member(namespace)
 
 
 ACCOUNTS = [
     Account("user", "write", ["acme"]),
     Account("other", "write", ["acme"]),
     Account("reader", "read", ["acme"]),
+    Account("scoped", "fineGrained", []),
 ]
 ORGANIZATIONS = ["acme"]
 
@@ -64,6 +69,24 @@ def valid_name(name):
         name[0] in "-." or name[-1] in "-." or "--" in name or ".." in name or name.endswith(".git"))
 
 
+class RepoLock:
+    """Held while a repository is changed. Whoever waited for a repository that was deleted meanwhile
+    does not get it: ApiError 404."""
+
+    def __init__(self):
+        self.lock = threading.RLock()
+        self.gone = False
+
+    def __enter__(self):
+        self.lock.acquire()
+        if self.gone:
+            self.lock.release()
+            raise repo_not_found()
+
+    def __exit__(self, *_):
+        self.lock.release()
+
+
 class Repo:
     """One repository: its git repository, LFS objects and settings. `lock` is held while a commit,
     a pull request or a setting is made."""
@@ -72,7 +95,7 @@ class Repo:
         self.store = store
         self.git = git
         self.meta = meta
-        self.lock = threading.RLock()
+        self.lock = RepoLock()
 
     id = property(lambda self: self.meta["id"])
     type = property(lambda self: self.meta["type"])
@@ -81,7 +104,9 @@ class Repo:
     plural = property(lambda self: PLURALS[self.type])
     prefix = property(lambda self: "" if self.type == "model" else self.plural + "/")
     private = property(lambda self: self.meta["private"])
+    protected = property(lambda self: self.meta.get("protected", False))
     gated = property(lambda self: self.meta["gated"])
+    link = property(lambda self: os.path.join(self.store.root, "git", self.plural, self.id + ".git"))
 
     def save(self):
         path = os.path.join(self.git.path, "hub.json")
@@ -89,12 +114,26 @@ class Repo:
             json.dump(self.meta, file, indent=1)
         os.replace(path + ".new", path)
 
+    @property
+    def visibility(self):
+        return "protected" if self.private and self.protected else "private" if self.private else "public"
+
+    def updated(self):
+        """When the main branch last changed."""
+        head = self.resolve("main")
+        return gitrepo.iso_date(head.time) if head else self.meta["createdAt"]
+
     def readable(self, account):
         return not self.private or (account is not None and account.member(self.namespace))
 
     def granted(self, account):
         """Whether an account may read the bytes of a gated repository."""
-        return account is not None and (account.member(self.namespace) or account.name in self.meta["granted"])
+        return account is not None and (account.member(self.namespace) or account.name in self.meta["granted"]
+                                        or self.request_status(account) == "accepted")
+
+    def request_status(self, account):
+        """What became of an account's request for a gated repository: None if it never asked."""
+        return self.meta["requests"].get(account.name, {}).get("status")
 
     # Revisions
 
@@ -161,6 +200,23 @@ class Repo:
         except FileNotFoundError:
             return None
 
+    def lfs_total(self):
+        """The bytes of all LFS objects of the repository."""
+        folder = os.path.join(self.store.root, "lfs", self.uid)
+        return sum(os.path.getsize(os.path.join(place, name)) for place, _, names in os.walk(folder) for name in names)
+
+    def copy_lfs(self, target, oid):
+        """Give another repository an LFS object of this one; False if this one does not have it."""
+        path = target.lfs_path(oid)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.link(self.lfs_path(oid), path)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            return False
+        return True
+
     def adopt_lfs(self, oid, temporary):
         """Move a complete, verified file into its place."""
         os.makedirs(os.path.dirname(self.lfs_path(oid)), exist_ok=True)
@@ -175,20 +231,31 @@ class Store:
         self.config = config
         self.lock = threading.Lock()
         self.repos = {}
-        for name in ("git", "lfs", "uploads", "tmp"):
+        self.late_copies = []
+        for name in ("git", "lfs", "repos", "uploads", "tmp"):
             os.makedirs(os.path.join(self.root, name), exist_ok=True)
+        self.names = Names(self.root)
         self._load()
 
     def _load(self):
-        for plural in TYPES:
-            for folder, names, files in os.walk(os.path.join(self.root, "git", plural)):
-                if "hub.json" in files:
-                    names.clear()
-                    with open(os.path.join(folder, "hub.json"), encoding="utf-8") as file:
-                        self._add(Repo(self, gitrepo.GitRepository(folder), json.load(file)))
+        for folder, names, _ in os.walk(os.path.join(self.root, "git")):
+            for name in names:
+                if os.path.islink(os.path.join(folder, name)):
+                    os.unlink(os.path.join(folder, name))
+        for entry in os.scandir(os.path.join(self.root, "repos")):
+            meta = os.path.join(entry.path, "hub.json")
+            if os.path.exists(meta):
+                with open(meta, encoding="utf-8") as file:
+                    self._add(Repo(self, gitrepo.GitRepository(entry.path), json.load(file)))
 
     def _add(self, repo):
+        os.makedirs(os.path.dirname(repo.link), exist_ok=True)
+        os.symlink(os.path.relpath(repo.git.path, os.path.dirname(repo.link)), repo.link)
         self.repos[repo.type, repo.id.lower()] = repo
+
+    def _remove(self, repo):
+        del self.repos[repo.type, repo.id.lower()]
+        os.unlink(repo.link)
 
     def secret(self):
         path = os.path.join(self.root, "secret")
@@ -204,32 +271,50 @@ class Store:
     def by_uid(self, uid):
         return next((repo for repo in list(self.repos.values()) if repo.uid == uid), None)
 
-    def create(self, repo_type, repo_id, author, **settings):
-        """Make a repository with its initial commit; ApiError 409 if it exists."""
+    def create(self, repo_type, repo_id, fill, **settings):
+        """Make a repository; `fill(repo)` gives it its branches before anybody sees it. ApiError 409 if
+        it exists."""
         with self.lock:
-            if self.find(repo_type, repo_id):
-                raise ApiError(409, f"You already created this {repo_type} repo")
-            path = os.path.join(self.root, "git", PLURALS[repo_type], repo_id + ".git")
+            self._must_be_free(repo_type, repo_id)
+            uid = secrets.token_hex(12)
             meta = {
-                "id": repo_id, "type": repo_type, "_id": secrets.token_hex(12),
+                "id": repo_id, "type": repo_type, "_id": uid,
                 "createdAt": gitrepo.iso_date(time.time()), "private": False, "gated": False,
-                "disabled": False, "granted": [], "discussions": [], **settings,
+                "disabled": False, "granted": [], "requests": {}, "discussions": [], **settings,
             }
-            git = gitrepo.GitRepository.create(path)
-            blob = git.write_blob(attributes.default_attributes(repo_type).encode())
-            tree = git.write_tree({".gitattributes": gitrepo.Entry(gitrepo.REGULAR, blob)})
-            git.update_ref("refs/heads/main", git.write_commit(tree, [], author, "initial commit", ""))
+            git = gitrepo.GitRepository.create(os.path.join(self.root, "repos", uid + ".git"))
             repo = Repo(self, git, meta)
+            fill(repo)
             repo.save()
+            self.names.take(repo_type, repo_id)
             self._add(repo)
             return repo
 
+    def _must_be_free(self, repo_type, repo_id):
+        if self.find(repo_type, repo_id):
+            raise ApiError(409, f"You already created this {repo_type} repo")
+
     def delete(self, repo):
-        with self.lock:
-            del self.repos[repo.type, repo.id.lower()]
+        with repo.lock, self.lock:
+            repo.lock.gone = True
+            self._remove(repo)
+            self.names.forget(repo.type, repo.id)
         repo.git.close()
         shutil.rmtree(repo.git.path)
         shutil.rmtree(os.path.join(self.root, "lfs", repo.uid), ignore_errors=True)
+
+    def move(self, repo, repo_id):
+        """Give a repository another id; its old one leads there. ApiError 409 if another one has the id."""
+        with repo.lock, self.lock:
+            if repo_id.lower() != repo.id.lower():
+                self._must_be_free(repo.type, repo_id)
+            old = repo.id
+            self._remove(repo)
+            repo.meta["id"] = repo_id
+            repo.save()
+            self._add(repo)
+            if repo_id.lower() != old.lower():
+                self.names.add(repo.type, old, repo_id)
 
     def temporary(self):
         """A new file for bytes that are arriving: (open file, path)."""

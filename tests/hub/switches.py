@@ -10,12 +10,26 @@ import collections
 Switch = collections.namedtuple("Switch", "default others section meaning")
 
 SWITCHES = {
+    "rename_status": Switch(307, [308, 301, 302], "2.2", "status of the redirect from an old name"),
+    "rename_hops": Switch(
+        "each", ["last"], "2.2", "after several moves: one redirect for each, or one in all"
+    ),
+    "one_word_resolve": Switch(
+        "direct", ["redirect"], "2.2", "`/gpt2/resolve/…`: answered at once, or redirected"
+    ),
     "full_ref_names": Switch("refuse", ["accept"], "2.4", "`refs/heads/x` and `refs/tags/x` as a revision"),
     "short_revisions": Switch("refuse", ["accept"], "2.4", "7 to 39 hex digits of a commit as a revision"),
     "same_name": Switch("branch", ["tag"], "3.7", "what wins where a branch and a tag have one name"),
     "commits_first_page": Switch(0, [1], "3.5", "`p` of the first page of commits"),
     "compare_raw": Switch("raw", ["patch"], "3.6", "`compare?raw=true`: `git diff --raw`, or a unified diff"),
     "tag_message": Switch("annotated", ["light"], "3.8", "what a tag with a message is in git"),
+    "space_readme": Switch("none", ["written"], "3.10", "a README.md in the first commit of a space"),
+    "duplicate_history": Switch(
+        "squash", ["keep"], "3.10", "a duplicated repository: one commit, or the history"
+    ),
+    "duplicate_files": Switch(
+        "at_once", ["later"], "3.10", "LFS files of a duplicate: there, or pending until `copies`"
+    ),
     "tree_limit": Switch("clamp", ["refuse"], "4.1", "a `limit` above the maximum: the maximum, or 400"),
     "root_info": Switch("omit", ["describe"], "4.2", "the root (the empty path) in paths-info"),
     "private_resolve_cache": Switch("serve", ["refuse"], "5.3", "resolve-cache of a private repository"),
