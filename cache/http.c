@@ -52,6 +52,9 @@
 #define HEADERS_MAX (256 * 1024)
 #define URL_TEXT_MAX 16384
 #define GATES 16
+#define REFUSAL_MAX 400
+#define VERIFY_ISSUER_MIN 18 /* X509_V_ERR_*: nobody whom we trust has signed it */
+#define VERIFY_ISSUER_MAX 21
 
 struct gate {
 	enum http_lane lane;
@@ -73,6 +76,7 @@ struct http {
 	struct cond wake; /* http_stop: waits end */
 	/* -- guarded by lock -- */
 	struct gate gates[GATES];
+	char refusal[REFUSAL_MAX];
 };
 
 struct call {
@@ -608,6 +612,33 @@ static bool is_tls_refusal(CURLcode code)
 	       code == CURLE_SSL_ENGINE_NOTFOUND || code == CURLE_SSL_PINNEDPUBKEYNOTMATCH;
 }
 
+/* Whether no other try will do better, because of certificates or of the proxy. Keeps and logs the reason. */
+static bool is_refused(struct call *c, CURLcode code, CURL *e)
+{
+	struct http *h = c->h;
+	long proxy_status = 0, verdict = 0;
+	char text[REFUSAL_MAX];
+
+	curl_easy_getinfo(e, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
+	curl_easy_getinfo(e, CURLINFO_SSL_VERIFYRESULT, &verdict);
+	if (proxy_status == 407)
+		snprintf(text, sizeof(text), "the proxy wants a name and password (HTTP 407): they belong into "
+		         "https_proxy");
+	else if (proxy_status >= 400 && proxy_status <= 499)
+		snprintf(text, sizeof(text), "the proxy allows no connection to %s (HTTP %ld)", c->origin,
+		         proxy_status);
+	else if (is_tls_refusal(code))
+		snprintf(text, sizeof(text), "no secure connection to %s: %s%s", c->origin, c->curl_error,
+		         verdict >= VERIFY_ISSUER_MIN && verdict <= VERIFY_ISSUER_MAX
+		                 ? " (-o ca_file= or SSL_CERT_FILE names an authority to trust)" : "");
+	else
+		return false;
+	log_err("%s", text);
+	LOCKED(&h->lock);
+	memcpy(h->refusal, text, sizeof(text));
+	return true;
+}
+
 /* Was the range cut short by a server that said 206 or 200 all the same? */
 static bool is_short(const struct call *c)
 {
@@ -641,9 +672,9 @@ static int judge_try(struct call *c, CURLcode code, CURL *e)
 		return -ENOMEM;
 	if (is_unreachable(code))
 		return -ENETDOWN;
-	if (is_tls_refusal(code)) {
-		log_err("%s: TLS failed: %s", c->origin, c->curl_error);
+	if (code != CURLE_OK && is_refused(c, code, e)) {
 		c->fatal = true;
+		return -EKEYREJECTED;
 	}
 	return code != CURLE_OK || is_short(c) ? -EIO : 0;
 }
@@ -884,6 +915,13 @@ void http_free(struct http *h)
 	free(h->ca_file);
 	free(h);
 	curl_global_cleanup();
+}
+
+void http_refusal(struct http *h, char *ret, size_t size)
+{
+	LOCKED(&h->lock);
+
+	snprintf(ret, size, "%s", h->refusal);
 }
 
 void http_stop(struct http *h)

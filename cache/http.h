@@ -83,8 +83,8 @@ void http_resp_fini(struct http_resp *r);
 
 /* Performs `req`. 0 when an answer came, whatever its status: the caller judges it. Otherwise -ETIMEDOUT (no
  * answer until the deadline), -ENETDOWN (offline, or no route, name or connection: nothing was sent), -EIO
- * (short body, broken protocol; TLS failure with a log line; a URL that is not allowed), -ECANCELED, -ENOMEM,
- * or the sink's or source's error. *ret is set only with 0. Idempotent requests are retried inside with
+ * (short body, broken protocol, a URL that is not allowed), -EKEYREJECTED (no secure connection, or the proxy
+ * allows none: http_refusal says why, and another try will not help), -ECANCELED, -ENOMEM, or the sink's or source's error. *ret is set only with 0. Idempotent requests are retried inside with
  * exponential backoff and full jitter until the deadline; a 429 waits as the server says, and all requests of
  * that lane's origin wait with it; where that would pass the deadline the answer is the 429 at once (for the
  * others: one without a body). A request that is not idempotent goes out once, on a connection of its own. A
@@ -92,6 +92,9 @@ void http_resp_fini(struct http_resp *r);
  * [range_off, range_off + range_len) or less at the end of the file: Content-Range is checked before its
  * first byte, a 200 is cut to the range. Logs each failed try once (URL without query). */
 int http_perform(struct http *h, const struct http_req *req, struct http_resp *ret) MUST_USE;
+
+/* In words, why the newest -EKEYREJECTED was: the certificate that is not to be trusted, or what the proxy said. */
+void http_refusal(struct http *h, char *ret, size_t size);
 
 /* Transfers under way now, for status. */
 unsigned http_in_flight(struct http *h);

@@ -229,13 +229,23 @@ static PRINTF(2, 3) void tell(struct hub_error *err, const char *fmt, ...)
 	va_end(ap);
 }
 
+static void tell_refusal(struct hub *h, const char *about, struct hub_error *err)
+{
+	char why[ABOUT_MAX];
+
+	http_refusal(h->http, why, sizeof(why));
+	tell(err, "%s: %s", about, why);
+}
+
 static void tell_transfer(struct hub *h, int r, const char *about, struct hub_error *err)
 {
 	if (r == -ENETDOWN)
-		tell(err, "%s: %s cannot be reached (no network, offline, or a wrong HF_ENDPOINT)", about,
+		tell(err, "%s: %s cannot be reached (no network, offline, or a wrong HF_ENDPOINT or proxy)", about,
 		     h->endpoint);
 	else if (r == -ETIMEDOUT)
 		tell(err, "%s: %s did not answer in time", about, h->endpoint);
+	else if (r == -EKEYREJECTED)
+		tell_refusal(h, about, err);
 	else if (r == -EIO)
 		tell(err, "%s: %s broke off its answer", about, h->endpoint);
 	else
@@ -288,6 +298,7 @@ int hub_fail(struct hub *h, const struct hub_ask *ask, const char *url, int r, c
 		if (error == -ENOENT || resp->status == ask->quiet_status)
 			level = LOG_LEVEL_DEBUG;
 	} else {
+		error = r == -EKEYREJECTED ? -EIO : r;
 		local.maybe_done = r == -EIO || r == -ETIMEDOUT || r == -ECANCELED;
 		tell_transfer(h, r, about, &local);
 		if (r == -ECANCELED)
