@@ -335,6 +335,7 @@ static int build_network(struct mount *m)
 {
 	const struct http_opts http = {
 		.offline = m->opts->offline || auth_env_offline(),
+		.ca_file = m->opts->ca_file,
 		.quota_wait_s = QUOTA_WAIT_S,
 	};
 	const struct hub_opts hub = {0};

@@ -115,6 +115,9 @@ static const struct spec specs[] = {
 	{{"token_path", 0, "FILE", "HF_TOKEN_PATH", "that of `hf auth login`",
 	  "file that holds the token"},
 	 KIND_PATH, AT(token_path), .env_elsewhere = true},
+	{{"ca_file", 0, "FILE", "CURL_CA_BUNDLE", "that of the system",
+	  "certificate authorities to trust"},
+	 KIND_PATH, AT(ca_file)},
 	{{"offline", 0, NULL, "HF_HUB_OFFLINE", NULL,
 	  "no request at all: what is cached is served"},
 	 KIND_SET, AT(offline), .env_elsewhere = true},
@@ -644,6 +647,20 @@ static char *xdg_dir(const char *var, const char *fallback)
 	return home ? util_printf("%s/%s/hugfs", home, fallback) : NULL;
 }
 
+/* What the official client goes by; CURL_CA_BUNDLE, which the table names, comes before them. */
+static int set_ca_file(struct opts *o)
+{
+	static const char *const names[] = {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		const char *value = getenv(names[i]);
+
+		if (value && *value)
+			return set_text(&o->ca_file, absolute(value));
+	}
+	return 0;
+}
+
 int opts_init(struct opts *o, char **ret_why)
 {
 	int rc;
@@ -667,6 +684,8 @@ int opts_init(struct opts *o, char **ret_why)
 		rc = set_text(&o->staging_dir, xdg_dir("XDG_STATE_HOME", ".local/state"));
 	if (rc == 0)
 		rc = set_text(&o->log, strdup("info"));
+	if (rc == 0)
+		rc = set_ca_file(o);
 	for (size_t i = 0; i < ARRAY_LEN(specs) && rc == 0; i++)
 		rc = set_from_env(o, &specs[i], ret_why);
 	return rc;
@@ -681,6 +700,7 @@ void opts_fini(struct opts *o)
 	free(o->staging_dir);
 	free(o->endpoint);
 	free(o->token_path);
+	free(o->ca_file);
 	free(o->log);
 	*o = (struct opts){0};
 }

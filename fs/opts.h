@@ -39,6 +39,7 @@ struct opts {
 	uint64_t cache_size; /* 50 GiB */
 	char *endpoint;      /* NULL: auth.c looks into the environment */
 	char *token_path;    /* NULL: the same */
+	char *ca_file;       /* NULL: the system's */
 	bool offline;
 
 	/* -- how it runs -- */

@@ -22,6 +22,8 @@ static void clear_env(void)
 			unsetenv(opts_row(i)->env);
 	}
 	unsetenv("TRANSFORMERS_OFFLINE");
+	unsetenv("SSL_CERT_FILE");
+	unsetenv("REQUESTS_CA_BUNDLE");
 	unsetenv("XDG_CACHE_HOME");
 	unsetenv("XDG_STATE_HOME");
 	setenv("HOME", "/home/me", 1);
@@ -89,6 +91,7 @@ static void test_defaults(void **state)
 	assert_int_equal(o->workers, 8);
 	assert_null(o->endpoint);
 	assert_null(o->token_path);
+	assert_null(o->ca_file);
 	assert_string_equal(o->log, "info");
 	opts_kernel(o, kernel);
 	assert_string_equal(kernel, "");
@@ -330,6 +333,26 @@ static void test_environment(void **state)
 	init_again(o, 0, NULL);
 }
 
+/* What other programs go by: each alone, then by rank, and -o before all. */
+static void test_authorities(void **state)
+{
+	static const char *const names[] = {"REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"};
+	struct opts *o = *state;
+	char path[64];
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		snprintf(path, sizeof(path), "/etc/%s.pem", names[i]);
+		setenv(names[i], path, 1);
+		init_again(o, 0, NULL);
+		assert_string_equal(o->ca_file, path);
+	}
+	good(o, "ca_file=~/mine.pem");
+	assert_string_equal(o->ca_file, "/home/me/mine.pem");
+	setenv("CURL_CA_BUNDLE", "", 1);
+	init_again(o, 0, NULL);
+	assert_string_equal(o->ca_file, "/etc/SSL_CERT_FILE.pem");
+}
+
 /* An option can be set by each row's own name, and no two rows share one, a letter or a variable. */
 static void test_table(void **state)
 {
@@ -416,6 +439,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unknown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_mount_options, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_environment, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_authorities, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_table, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_help, setup, teardown),
 		cmocka_unit_test(test_manual),
