@@ -20,6 +20,7 @@ from recorder import Recorder
 from signing import Signer
 from store import ACCOUNTS, Store
 from switches import SWITCHES
+from tls import authority, server_context
 
 
 NUMBERS = {"multipart_threshold": int, "chunk_size": int, "signature_lifetime_s": int, "upload_lifetime_s": int,
@@ -38,6 +39,8 @@ def arguments():
     parser.add_argument("--root", help="directory for repositories and objects; may be empty or new")
     parser.add_argument("--port", type=int, default=0, help="port of the Hub (default: any free one)")
     parser.add_argument("--data-port", type=int, default=0, help="port of the data origin (default: any free one)")
+    parser.add_argument("--tls", action="store_true", help="https, with an authority of its own in ROOT/tls/ca.pem")
+    parser.add_argument("--expired", choices=["hub", "data"], help="with --tls: the origin whose certificate is too old")
     for name, kind in NUMBERS.items():
         parser.add_argument("--" + name.replace("_", "-"), type=kind, default=getattr(Config, name),
                             help=f"initial value of the setting {name}")
@@ -65,16 +68,23 @@ def main():
         signal.signal(number, lambda *_: quit_event.set())
     store, recorder = Store(options.root, settings), Recorder()
     faults = Faults(store)
-    data = Origin("data", None, recorder, faults, options.data_port)
-    signer = Signer(store.secret(), f"localhost:{data.port}", settings)
+    contexts, scheme = {}, "http"
+    if options.tls:
+        contexts = {name: server_context(options.root, name, name == options.expired) for name in ("hub", "data")}
+        scheme = "https"
+    data = Origin("data", None, recorder, faults, options.data_port, tls=contexts.get("data"))
+    signer = Signer(store.secret(), f"localhost:{data.port}", settings, scheme)
     data.app = GzipTrap(DataOrigin(store, signer), settings)
-    hub = Origin("hub", None, recorder, faults, options.port, Control(store, settings, recorder, faults, quit_event))
-    endpoint = f"http://127.0.0.1:{hub.port}"
+    hub = Origin("hub", None, recorder, faults, options.port, Control(store, settings, recorder, faults, quit_event),
+                 contexts.get("hub"))
+    endpoint = f"{scheme}://127.0.0.1:{hub.port}"
     hub.app = GzipTrap(HubApp(store, settings, signer, endpoint), settings)
     data.start()
     hub.start()
-    ready = {"endpoint": endpoint, "data": f"http://localhost:{data.port}",
+    ready = {"endpoint": endpoint, "data": f"{scheme}://localhost:{data.port}",
              "tokens": {account.name: account.token for account in ACCOUNTS}}
+    if options.tls:
+        ready["ca"] = authority(options.root)
     print(json.dumps(ready), flush=True)
     quit_event.wait()
     faults.clear()

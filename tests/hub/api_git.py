@@ -5,6 +5,7 @@ authentication with the token as the password.
 """
 
 import os
+import ssl
 import subprocess
 import threading
 
@@ -47,6 +48,8 @@ def _backend(context, pre, id, path, service):
         env["REMOTE_USER"] = context.account.name
     if "content-length" in request.headers:
         env["CONTENT_LENGTH"] = request.headers["content-length"]
+    if isinstance(request.sock, ssl.SSLSocket):  # a TLS connection is not for two threads at once
+        request.spool()
     process = subprocess.Popen(["git", "http-backend"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                cwd=os.path.dirname(repo.git.path))
     feeder = threading.Thread(target=_feed, args=(request, process.stdin), daemon=True)

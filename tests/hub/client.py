@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,7 @@ class Hub:
         self.root = tempfile.mkdtemp(prefix="test-hub-") if root is None else os.fspath(root)
         self._command = [sys.executable, os.path.dirname(os.path.abspath(__file__)), "--root", self.root]
         for name, value in options.items():
-            self._command += ["--" + name.replace("_", "-"), str(value)]
+            self._command += ["--" + name.replace("_", "-"), *([] if value is True else [str(value)])]
         self.process = None
         self.start()
 
@@ -72,6 +73,8 @@ class Hub:
             raise RuntimeError(f"the test Hub did not start (exit status {self.process.wait()})")
         ready = json.loads(line)
         self.endpoint, self.data, self.tokens = ready["endpoint"], ready["data"], ready["tokens"]
+        self.ca = ready.get("ca")  # with tls=True: the certificate to trust
+        self.trust = ssl.create_default_context(cafile=self.ca) if self.ca else None
 
     def stop(self, keep=False):
         """End the server; a temporary root is removed unless `keep`."""
@@ -104,13 +107,20 @@ class Hub:
             headers.setdefault("Content-Type", "application/json")
         if token:
             headers.setdefault("Authorization", "Bearer " + self.tokens.get(token, token))
-        connection = http.client.HTTPConnection(base.hostname, base.port, timeout=120)
+        connection = self.connect(base)
         try:
             connection.request(method, target, body, headers)
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         finally:
             connection.close()
+
+    def connect(self, base=None):
+        """A connection to the Hub or to another origin, given as a split URL."""
+        base = base or urllib.parse.urlsplit(self.endpoint)
+        if base.scheme == "https":
+            return http.client.HTTPSConnection(base.hostname, base.port, timeout=120, context=self.trust)
+        return http.client.HTTPConnection(base.hostname, base.port, timeout=120)
 
     def call(self, method, target, body=None, headers=None, token="user"):
         """Like request(), but the decoded JSON of a 2xx answer, else HubError."""

@@ -14,7 +14,10 @@ import io
 import json
 import os
 import select
+import shutil
 import socket
+import ssl
+import tempfile
 import threading
 import time
 import traceback
@@ -158,6 +161,13 @@ class Request:
     def param(self, name, default=None):
         return dict(self.params()).get(name, default)
 
+    def spool(self):
+        """Take the whole body in now, so that the answer can be sent without the connection being read."""
+        body = tempfile.TemporaryFile()
+        shutil.copyfileobj(self.stream, body, CHUNK)
+        body.seek(0)
+        self.stream = body
+
     def drain(self):
         """Read what is left of the body, so that the next request on the connection is found."""
         while self.stream.read(CHUNK):
@@ -214,15 +224,17 @@ class Origin:
     """One listening port with its application.
 
     `control(request)` answers the requests of the test's own interface, or returns None for all
-    others; those are recorded, meet the faults, and are then answered by `app`.
+    others; those are recorded, meet the faults, and are then answered by `app`. `tls` is the context of
+    an https origin.
     """
 
-    def __init__(self, name, app, recorder, faults, port=0, control=None):
+    def __init__(self, name, app, recorder, faults, port=0, control=None, tls=None):
         self.name = name
         self.app = app
         self.recorder = recorder
         self.faults = faults
         self.control = control
+        self.tls = tls
         self.listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self.port = self.listener.getsockname()[1]
 
@@ -236,6 +248,12 @@ class Origin:
 
     def _connection(self, sock):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls:
+            try:
+                sock = self.tls.wrap_socket(sock, server_side=True)
+            except OSError:  # a peer that does not trust us, or that speaks no TLS
+                sock.close()
+                return
         with sock, sock.makefile("rb", 1 << 18) as reader:
             try:
                 while True:
@@ -315,6 +333,9 @@ def send(request, response, progress):
 
 
 def _send_file(sock, body, progress):
+    if isinstance(sock, ssl.SSLSocket):
+        _send_file_over_tls(sock, body, progress)
+        return
     descriptor = body.file.fileno()
     start, stop = 0, len(body)
     while start < stop:
@@ -328,6 +349,19 @@ def _send_file(sock, body, progress):
             raise Vanish("a stored file is shorter than its size")
         start += count
         progress(start)
+
+
+def _send_file_over_tls(sock, body, progress):
+    """The same for bytes that must be encrypted: the kernel cannot do it alone."""
+    start, stop = 0, len(body)
+    buffer = memoryview(bytearray(min(CHUNK, stop)))
+    while start < stop:
+        count = os.preadv(body.file.fileno(), [buffer[: stop - start]], body.offset + start)
+        if count == 0:
+            raise Vanish("a stored file is shorter than its size")
+        progress(start + count)
+        sock.sendall(buffer[:count])
+        start += count
 
 
 def _send_chunked(sock, head, response, progress):

@@ -16,14 +16,15 @@ KEY_PAIR = "&Key-Pair-Id=TESTHUB"
 
 
 class Signer:
-    def __init__(self, secret, host, config):
+    def __init__(self, secret, host, config, scheme="http"):
         self.secret = secret
+        self.scheme = scheme
         self.host = host
         self.config = config
 
     def using(self, config):
         """A signer with these settings."""
-        return Signer(self.secret, self.host, config)
+        return Signer(self.secret, self.host, config, self.scheme)
 
     def url(self, method, path, parameters=()):
         """A signed URL for a path; `parameters` are extra (name, value) pairs under the signature."""
@@ -33,7 +34,7 @@ class Signer:
         fields = self._cloudfront(began + lifetime) if config.signature_style == "cloudfront" else self._s3(began, lifetime)
         query = urllib.parse.urlencode([*fields, *parameters], quote_via=urllib.parse.quote, safe="")
         signature = SIGNATURES[config.signature_style] + self._sign(method, self.host, path, query)
-        return f"http://{self.host}{path}?{query}{signature}" + (KEY_PAIR if "&Sig" in signature else "")
+        return f"{self.scheme}://{self.host}{path}?{query}{signature}" + (KEY_PAIR if "&Sig" in signature else "")
 
     def _s3(self, began, lifetime):
         moment = time.gmtime(began)

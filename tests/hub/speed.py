@@ -7,7 +7,6 @@ of a repository with a million files come at 30 pages a second or more, the firs
 
 import argparse
 import contextlib
-import http.client
 import os
 import shutil
 import socket
@@ -15,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -108,7 +106,7 @@ def page_rates(hub, files):
 
 def list_all(hub, targets):
     """Follow every target to its last page on one connection: (pages, seconds, files)."""
-    connection = http.client.HTTPConnection(urllib.parse.urlsplit(hub.endpoint).netloc)
+    connection = hub.connect()
     waiting, pages, files = list(reversed(targets)), 0, 0
     began = time.monotonic()
     while waiting:

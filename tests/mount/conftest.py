@@ -6,6 +6,7 @@ With --as-user (or HUGFS_AS_USER=1), for which pytest must run as root, the daem
 the user `hugfstest`. As root, dead mounts are ended through a fusectl file system of our own.
 """
 
+import copy
 import os
 import pwd
 import subprocess
@@ -112,6 +113,16 @@ def user_box(request, session, hub):
 def root_box(request, session, hub):
     """A world of root."""
     yield from _box(request, session, harness.Account("root"))
+
+
+@pytest.fixture
+def make_box(request, session):
+    """A function that makes the world of another Hub: for `yield from`, or a loop with one turn."""
+    def make(hub):
+        other = copy.copy(session)
+        other.hub = hub
+        return _box(request, other, session.account)
+    return make
 
 
 @pytest.fixture
