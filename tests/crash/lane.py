@@ -181,6 +181,7 @@ class Lane:
         kill = self.choose()
         if self.dice.random() < 0.5:
             fault = self.dice.choice(FAULTS)
+            self.end_fault()
             self.say("fault", fault)
             self.fault = self.session.hub.fault(path=self.repo.id + ".*" + self.dice.choice(ROUTES), **fault)
         try:
