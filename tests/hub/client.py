@@ -113,7 +113,7 @@ class Hub:
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         finally:
-            connection.close()
+            self.release(connection)
 
     def connect(self, base=None):
         """A connection to the Hub or to another origin, given as a split URL."""
@@ -121,6 +121,10 @@ class Hub:
         if base.scheme == "https":
             return http.client.HTTPSConnection(base.hostname, base.port, timeout=120, context=self.trust)
         return http.client.HTTPConnection(base.hostname, base.port, timeout=120)
+
+    def release(self, connection):
+        """Done with a connection: here each serves one request."""
+        connection.close()
 
     def call(self, method, target, body=None, headers=None, token="user"):
         """Like request(), but the decoded JSON of a 2xx answer, else HubError."""
