@@ -10,11 +10,10 @@
 #include <unistd.h>
 
 #define TAKE_OVER_MS 10000 /* another daemon fills a block and brings nothing for so long: we fetch it too */
-#define CLAIM_LOOK_MS 200     /* between looks at our own cancellation while another daemon fills */
 
 struct pour {
 	struct flight *fl;
-	uint64_t block;
+	uint64_t block, end; /* `end` comes nearer when another flight takes over what is behind it */
 	uint8_t *buf; /* of BLOCKS_SIZE */
 	size_t fill;
 };
@@ -52,8 +51,8 @@ static int pour_sink(void *arg, const void *data, size_t len)
 		size_t want, n;
 		int r;
 
-		if (p->block >= s->n_blocks)
-			return -EIO;
+		if (p->block >= p->end)
+			return p->end < s->n_blocks ? -ECANCELED : -EIO;
 		want = (size_t)fetch_block_len(s, p->block);
 		n = MIN(len, want - p->fill);
 		memcpy(p->buf + p->fill, from, n);
@@ -65,7 +64,7 @@ static int pour_sink(void *arg, const void *data, size_t len)
 		r = pour_block(p, want);
 		if (r < 0)
 			return r;
-		fetch_deliver(p->fl, p->block);
+		p->end = MIN(p->end, fetch_deliver(p->fl, p->block));
 	}
 	return 0;
 }
@@ -74,7 +73,7 @@ static int pour_sink(void *arg, const void *data, size_t len)
 static int transfer(struct flight *fl, uint64_t first, uint64_t end, const struct place *place)
 {
 	struct source *s = fl->s;
-	struct pour p = {.fl = fl, .block = first, .buf = malloc(BLOCKS_SIZE)};
+	struct pour p = {.fl = fl, .block = first, .end = end, .buf = malloc(BLOCKS_SIZE)};
 	struct hub_error err = {0};
 	int r;
 
@@ -83,9 +82,9 @@ static int transfer(struct flight *fl, uint64_t first, uint64_t end, const struc
 	r = hub_read_range(s->f->hub, &place->p, &s->key, first * BLOCKS_SIZE, fetch_bytes(s, first, end),
 	                   pour_sink, &p, &fl->cancel, &err);
 	free(p.buf);
-	if (r == 0 && p.block < end)
-		r = -EIO;
-	return r < 0 ? r : 0;
+	if (p.block >= p.end && p.fill == 0 && (r == 0 || r == -ECANCELED))
+		return 0;
+	return r < 0 ? r : -EIO;
 }
 
 /* Asks the official client's cache, once for each repository that has the blob. True: it has these bytes. */
@@ -156,7 +155,7 @@ static bool next_missing(struct flight *fl, uint64_t *ret_first, uint64_t *ret_e
 			end++;
 	}
 	if (first > fl->cur)
-		fetch_deliver(fl, first);
+		(void)fetch_deliver(fl, first);
 	*ret_first = first;
 	*ret_end = end;
 	return first < end;
@@ -172,8 +171,7 @@ static int start_again(struct flight *fl)
 		atomic_store(&s->poisoned, true);
 		return -EIO;
 	}
-	s->f->running_bytes += fetch_bytes(s, fl->first, fl->cur);
-	fl->cur = fl->first;
+	fetch_rewind_locked(fl);
 	return 0;
 }
 
@@ -183,42 +181,45 @@ static struct place *place_at(struct source *s, unsigned i)
 	return i < s->n_places ? s->places[i] : NULL;
 }
 
+/* Another daemon brings the blocks. -EBUSY: look again later; 0: it has brought nothing for too long. */
+static int leave_to_other(struct flight *fl)
+{
+	int64_t now = util_now_ms();
+	LOCKED(&fl->s->f->lock);
+
+	/* `first` is where it stood when it was queued last. */
+	if (!fl->busy_since_ms || fl->cur > fl->first)
+		fl->busy_since_ms = now;
+	if (now - fl->busy_since_ms < TAKE_OVER_MS)
+		return -EBUSY;
+	log_warn("another daemon fills a block and brings nothing: it is fetched here too");
+	return 0;
+}
+
 int fetch_flight_run(struct flight *fl)
 {
 	struct source *s = fl->s;
-	int64_t busy_since = 0;
 	unsigned at = 0;
 	uint64_t first, end;
 
-	if (probe_hfcache(s)) {
-		fetch_deliver(fl, fl->end);
+	if (!fl->hedge && probe_hfcache(s)) {
+		(void)fetch_deliver(fl, fl->end);
 		return 0;
 	}
 	while (next_missing(fl, &first, &end)) {
-		bool claimed;
-		int r;
+		int claim, r;
 
 		if (atomic_load(&fl->cancel))
 			return -ECANCELED;
-		r = claim_some(s, first, &end);
-		if (r == -EALREADY)
+		claim = claim_some(s, first, &end);
+		if (claim == -EALREADY)
 			continue;
-		claimed = r == 0;
-		if (r == -EBUSY) {
-			if (!busy_since)
-				busy_since = util_now_ms();
-			if (util_now_ms() - busy_since < TAKE_OVER_MS) {
-				r = blocks_wait_claim(s->blob, first, 1, CLAIM_LOOK_MS);
-				if (r == 0 && blocks_has(s->blob, first * BLOCKS_SIZE, 1))
-					busy_since = 0;
-				continue;
-			}
-			log_warn("another daemon fills a block and brings nothing: it is fetched here too");
-		} else if (r < 0) {
-			return r;
-		}
+		if (claim == -EBUSY)
+			claim = leave_to_other(fl) < 0 ? -EBUSY : 1;
+		if (claim < 0)
+			return claim;
 		r = transfer(fl, first, end, place_at(s, at));
-		if (claimed)
+		if (claim == 0)
 			blocks_unclaim(s->blob, first, end - first);
 		if ((r == -EACCES || r == -ENOENT) && place_at(s, at + 1)) {
 			at++;

@@ -3,17 +3,50 @@
  * For: the arithmetic of streams and windows. Not for: queues, budgets or blocks that are there already
  * (fetch.c). Pure; the caller holds what lock it needs.
  *
- * States of a stream: unused -> started (one read, no window) -> open (window > 0) -> taken over by a newer
- * one, least recently used first. */
+ * States of a stream: unused -> started (one read, no window) -> open (window > 0) -> started again when
+ * nobody reads it, or taken over by a newer one, least recently used first. */
 #define LOG_MODULE "readahead"
 #include "readahead.h"
+
+#include <string.h>
+#include <strings.h>
 
 /* The kernel sends the read-aheads of one reader out of order: so much before and after the end of a stream
  * still belongs to it; of one that has not proven itself, two requests of the kernel's default size. */
 #define BACK ((uint64_t)4 << 20)
 #define FORWARD ((uint64_t)1 << 20)
 #define NEAR ((uint64_t)256 << 10)
+#define SPARSE 8                        /* a stream has read one byte in so many at least */
+#define PART_MAX ((uint64_t)32 << 20)   /* hides a round trip of 40 ms on every line that one can buy */
+#define TAIL_SHORT ((uint64_t)256 << 10) /* a last block of less: the directory may begin in the one before */
 
+void readahead_init(struct readahead *ra, const char *path)
+{
+	static const char *const suffixes[] = {".parquet", ".safetensors", ".gguf", ".zip", ".npz", ".pt",
+	                                       ".pth", ".arrow"};
+	const char *dot = strrchr(path, '.');
+
+	*ra = (struct readahead){0};
+	for (size_t i = 0; dot && i < ARRAY_LEN(suffixes); i++)
+		ra->has_tail |= strcasecmp(dot, suffixes[i]) == 0;
+}
+
+static uint64_t align_up(uint64_t n)
+{
+	return (n + READAHEAD_BLOCK - 1) / READAHEAD_BLOCK * READAHEAD_BLOCK;
+}
+
+static uint64_t align_down(uint64_t n)
+{
+	return n / READAHEAD_BLOCK * READAHEAD_BLOCK;
+}
+
+static uint64_t distance(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : b - a;
+}
+
+/* The stream whose end is nearest, if it is near enough. */
 static struct readahead_stream *match(struct readahead *ra, uint64_t off)
 {
 	struct readahead_stream *best = NULL;
@@ -25,64 +58,126 @@ static struct readahead_stream *match(struct readahead *ra, uint64_t off)
 		if (s->used == 0 || off > s->next_off + forward || off + BACK < s->next_off ||
 		    off + NEAR < s->start)
 			continue;
-		/* The one whose end is nearest. */
-		if (!best || (off > s->next_off ? off - s->next_off : s->next_off - off) <
-		                     (off > best->next_off ? off - best->next_off : best->next_off - off))
+		if (!best || distance(off, s->next_off) < distance(off, best->next_off))
 			best = s;
 	}
 	return best;
 }
 
-static struct readahead_stream *oldest(struct readahead *ra)
+/* Nobody reads on: what it asked for beyond its end is taken back. */
+static void stream_end(struct readahead_stream *s, struct readahead_ask *ret)
+{
+	uint64_t from = align_up(s->next_off);
+
+	if (s->window && from < s->issued_end) {
+		ret->dead_off = from;
+		ret->dead_end = s->issued_end;
+	}
+	s->window = 0;
+	s->issued_end = from;
+	s->start = s->doubled_at = s->next_off;
+	s->bytes = 0;
+}
+
+static struct readahead_stream *take_over(struct readahead *ra, const struct readahead_read *read,
+                                          struct readahead_ask *ret)
 {
 	struct readahead_stream *s = &ra->streams[0];
 
 	for (int i = 1; i < READAHEAD_STREAMS; i++)
 		if (ra->streams[i].used < s->used)
 			s = &ra->streams[i];
+	stream_end(s, ret);
+	*s = (struct readahead_stream){.start = read->off,
+	                               .next_off = read->off + read->len,
+	                               .bytes = read->len,
+	                               .issued_end = align_up(read->off + read->len),
+	                               .last_ms = read->now_ms};
 	return s;
 }
 
-static uint64_t align_up(uint64_t n)
+/* One dead stream, if there is one, and the number of those that are open. */
+static unsigned look_around(struct readahead *ra, const struct readahead_read *read,
+                            struct readahead_ask *ret)
 {
-	return (n + READAHEAD_BLOCK - 1) / READAHEAD_BLOCK * READAHEAD_BLOCK;
+	unsigned open = 0;
+
+	for (int i = 0; i < READAHEAD_STREAMS; i++) {
+		struct readahead_stream *s = &ra->streams[i];
+
+		if (s->window && ret->dead_off == ret->dead_end && read->now_ms - s->last_ms > READAHEAD_DEAD_MS)
+			stream_end(s, ret);
+		open += s->window > 0;
+	}
+	return open;
 }
 
-void readahead_note(struct readahead *ra, uint64_t off, uint64_t len, uint64_t size, bool waited,
-                    uint64_t max_window, uint64_t *ret_off, uint64_t *ret_len)
+/* A second block of the file is read: the directory at its end will be wanted. */
+static void ask_tail(struct readahead *ra, const struct readahead_read *read, struct readahead_ask *ret)
 {
-	struct readahead_stream *s = match(ra, off);
-	uint64_t end = off + len, want;
+	uint64_t end = align_up(read->size), last = end - READAHEAD_BLOCK;
 
-	*ret_off = 0;
-	*ret_len = 0;
+	if (!ra->has_tail)
+		return;
+	if (!ra->first_read)
+		ra->first_read = read->off / READAHEAD_BLOCK + 1;
+	if ((read->off + read->len - 1) / READAHEAD_BLOCK + 1 == ra->first_read)
+		return;
+	ra->has_tail = false;
+	if (read->size - last < TAIL_SHORT && last >= READAHEAD_BLOCK)
+		last -= READAHEAD_BLOCK;
+	ret->tail_off = last;
+	ret->tail_end = end;
+}
+
+/* Opens the window of a stream that goes on, or doubles that of one whose reader had to wait. */
+static void grow(struct readahead_stream *s, const struct readahead_read *read, uint64_t most)
+{
+	if (!s->window) {
+		s->window = READAHEAD_FIRST;
+		s->doubled_at = s->next_off;
+	} else if (read->waited && s->next_off - s->doubled_at >= s->window / 2) {
+		s->window *= 2;
+		s->doubled_at = s->next_off;
+	}
+	s->window = MIN(s->window, most);
+}
+
+void readahead_note(struct readahead *ra, const struct readahead_read *read, struct readahead_ask *ret)
+{
+	struct readahead_stream *s = match(ra, read->off);
+	uint64_t end = read->off + read->len, most, left, want;
+	unsigned open;
+
+	*ret = (struct readahead_ask){0};
+	ask_tail(ra, read, ret);
 	if (!s) {
-		s = oldest(ra);
-		*s = (struct readahead_stream){.start = off, .next_off = end, .issued_end = align_up(end),
-		                               .used = ++ra->clock};
+		s = take_over(ra, read, ret);
+		s->used = ++ra->clock;
 		return;
 	}
 	s->used = ++ra->clock;
-	s->start = MIN(s->start, off);
+	s->last_ms = read->now_ms;
+	s->start = MIN(s->start, read->off);
 	if (end <= s->next_off)
 		return; /* read before: nothing new is learnt */
+	s->bytes += end - MAX(read->off, s->next_off);
 	s->next_off = end;
 	s->issued_end = MAX(s->issued_end, align_up(end));
-	if (max_window < READAHEAD_BLOCK || end - s->start <= READAHEAD_PROOF)
+	if (read->max_window < READAHEAD_BLOCK || end - s->start < READAHEAD_PROOF ||
+	    s->bytes < (end - s->start) / SPARSE)
 		return;
-	if (!s->window) {
-		s->window = MIN(READAHEAD_FIRST, max_window);
-		s->doubled_at = end;
-	} else if (waited && end - s->doubled_at >= s->window) {
-		s->window = MIN(2 * s->window, max_window);
-		s->doubled_at = end;
-	}
-	s->window = MIN(s->window, max_window);
-	/* Topped up when half of it is used, so that requests stay large. */
-	if (s->issued_end >= size || s->issued_end - end > s->window / 2)
+	open = look_around(ra, read, ret);
+	most = MAX(align_down(read->max_window / MAX(open, 1)), READAHEAD_BLOCK);
+	grow(s, read, most);
+	left = read->size - MIN(s->issued_end, read->size);
+	/* Large parts hide the round trip; small ones at the end let all connections finish together. */
+	ret->part = MIN(MIN(s->window, left) / MAX(read->connections, 1), PART_MAX);
+	ret->part = MAX(align_down(ret->part), READAHEAD_BLOCK);
+	want = align_up(MIN(end + s->window, read->size));
+	/* Topped up part by part, so that no connection waits for the reader. */
+	if (left == 0 || want < s->issued_end + MIN(ret->part, left))
 		return;
-	want = MIN(align_up(end + s->window), align_up(size));
-	*ret_off = s->issued_end;
-	*ret_len = want - s->issued_end;
-	s->issued_end = want;
+	ret->off = s->issued_end;
+	ret->end = s->issued_end = want;
 }

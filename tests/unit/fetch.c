@@ -15,6 +15,7 @@
 
 #include "fetch.h"
 #include "lock.h"
+#include "readahead.h"
 
 #define MIB ((size_t)1 << 20)
 
@@ -39,6 +40,7 @@ static struct {
 	unsigned wrong_left; /* ... only in so many calls; 0: in all */
 	int fail;          /* answer of places named "bad" */
 	uint64_t cut_at;   /* -EIO when it comes to this offset; ~0: never */
+	unsigned stalled;  /* the number of the call (from 1) that gets no byte until it is cancelled; 0: none */
 	const uint8_t *data;
 } hub;
 
@@ -49,12 +51,13 @@ static void hub_reset(const uint8_t *data)
 	hub.gate = hub.cut_at = ~(uint64_t)0;
 	hub.piece = 100000;
 	hub.wrong = false;
-	hub.wrong_left = 0;
+	hub.wrong_left = hub.stalled = 0;
 	hub.fail = -EACCES;
 	hub.data = data;
 }
 
-static int serve(uint64_t off, uint64_t len, bool wrong, http_sink sink, void *arg, atomic_bool *cancel)
+static int serve(unsigned number, uint64_t off, uint64_t len, bool wrong, http_sink sink, void *arg,
+                 atomic_bool *cancel)
 {
 	uint8_t *buf = malloc(hub.piece);
 	int r = 0;
@@ -65,7 +68,7 @@ static int serve(uint64_t off, uint64_t len, bool wrong, http_sink sink, void *a
 		lock_take(&hub.lock);
 		hub.waiting++;
 		cond_broadcast(&hub.change);
-		while (off + n > hub.gate && !atomic_load(cancel))
+		while ((off + n > hub.gate || number == hub.stalled) && !atomic_load(cancel))
 			cond_wait_ms(&hub.change, &hub.lock, 20);
 		hub.waiting--;
 		if (off + n > hub.cut_at)
@@ -91,6 +94,7 @@ static int serve(uint64_t off, uint64_t len, bool wrong, http_sink sink, void *a
 int hub_read_range(struct hub *h, const struct hub_place *place, const struct blob_key *key, uint64_t off,
                    uint64_t len, http_sink sink, void *arg, atomic_bool *cancel, struct hub_error *err)
 {
+	unsigned number;
 	bool wrong;
 	int r;
 
@@ -100,6 +104,7 @@ int hub_read_range(struct hub *h, const struct hub_place *place, const struct bl
 		snprintf(hub.calls[hub.n_calls].path, sizeof(hub.calls->path), "%.15s", place->path);
 		hub.n_calls++;
 	}
+	number = hub.n_calls;
 	wrong = hub.wrong;
 	if (hub.wrong && hub.wrong_left && --hub.wrong_left == 0)
 		hub.wrong = false;
@@ -109,7 +114,7 @@ int hub_read_range(struct hub *h, const struct hub_place *place, const struct bl
 	cond_broadcast(&hub.change);
 	lock_drop(&hub.lock);
 	if (r == 0)
-		r = serve(off, len, wrong, sink, arg, cancel);
+		r = serve(number, off, len, wrong, sink, arg, cancel);
 	lock_take(&hub.lock);
 	hub.running--;
 	cond_broadcast(&hub.change);
@@ -510,6 +515,119 @@ static void test_budget(void **state)
 	bench_end(&t);
 }
 
+/* Reads half a block and a bit from `at`, so that the read-ahead window opens behind it. */
+static void open_window(struct bench *t, uint64_t at)
+{
+	for (uint64_t end = at + READAHEAD_PROOF; at < end; at += 128 << 10)
+		assert_reads(t, at, 128 << 10);
+}
+
+/* Read-ahead that stalls has every connection: a reader elsewhere is served all the same. */
+static void test_demand_passes_stalled_read_ahead(void **state)
+{
+	struct fetch_opts opts = {.workers = 4};
+	struct bench t;
+
+	bench_start(&t, &opts, 0);
+	bench_open(&t, 40 * MIB, "ok");
+	gate(21 * MIB);
+	open_window(&t, 20 * MIB);
+	wait_calls(1 + 4);
+	assert_reads(&t, 5 * MIB, 100);
+	assert_reads(&t, 10 * MIB, 100);
+	gate(~(uint64_t)0);
+	bench_end(&t);
+}
+
+/* What a reader waits for goes before what is read ahead and was queued long before it. */
+static void test_demand_overtakes_queued_read_ahead(void **state)
+{
+	struct fetch_opts opts = {.workers = 1, .inflight = 2 * MIB};
+	struct bench t;
+
+	bench_start(&t, &opts, 0);
+	bench_open(&t, 60 * MIB, "ok");
+	gate(21 * MIB + 1000);
+	open_window(&t, 20 * MIB);
+	wait_calls(2); /* the first read, and a read-ahead that stalls */
+	assert_int_equal(hub.calls[1].off, 21 * MIB);
+	assert_reads(&t, 10 * MIB, 100);
+	assert_int_equal(hub.calls[2].off, 10 * MIB);
+	gate(~(uint64_t)0);
+	bench_end(&t);
+}
+
+/* A reader who waits for the far end of a running request gets one of his own, and nothing comes twice. */
+static void test_a_long_flight_is_split(void **state)
+{
+	struct fetch_opts opts = {.workers = 4};
+	struct parked whole;
+	struct bench t;
+
+	bench_start(&t, &opts, 0);
+	bench_open(&t, 40 * MIB, "ok");
+	parked_init(&whole);
+	hub.stalled = 1;
+	assert_int_equal(fetch_want(t.s, 10 * MIB, 8 * MIB, parked_done, &whole), 0);
+	wait_calls(1);
+	assert_int_equal(hub.calls[0].len, 8 * MIB);
+	assert_reads(&t, 16 * MIB + 5, 100);
+	lock_take(&hub.lock);
+	hub.stalled = 0;
+	cond_broadcast(&hub.change);
+	lock_drop(&hub.lock);
+	assert_int_equal(parked_wait(&whole), 0);
+	wait_idle();
+	assert_reads(&t, 10 * MIB, 8 * MIB);
+	assert_int_equal(hub.calls[1].off + hub.calls[2].off, (16 + 17) * MIB);
+	assert_int_equal(hub.calls[1].len + hub.calls[2].len, 2 * MIB);
+	for (unsigned i = 3; i < hub.n_calls; i++) /* the rest was read ahead */
+		assert_true(hub.calls[i].off >= 18 * MIB);
+	bench_end(&t);
+}
+
+/* A connection that brings nothing while a reader waits gets a rival; the reader does not wait for the first. */
+static void test_a_stalled_flight_is_hedged(void **state)
+{
+	struct bench t;
+	int64_t began;
+
+	bench_all(&t, 40 * MIB);
+	hub.stalled = 1;
+	began = util_now_ms();
+	assert_reads(&t, 10 * MIB, 2 * MIB);
+	assert_true(util_now_ms() - began >= 1000 && util_now_ms() - began < 8000);
+	wait_idle(); /* the first was ended */
+	assert_int_equal(hub.calls[1].off, 10 * MIB);
+	for (unsigned i = 2; i < hub.n_calls; i++) /* the rest was read ahead */
+		assert_true(hub.calls[i].off >= 12 * MIB);
+	bench_end(&t);
+}
+
+/* Read-ahead for a file that was closed ends, also what is under way. */
+static void test_close_ends_read_ahead(void **state)
+{
+	struct fetch_opts opts = {.workers = 2};
+	struct hub_place place = place_of("ok");
+	struct bench t;
+
+	bench_start(&t, &opts, 0);
+	bench_open(&t, 60 * MIB, "ok");
+	gate(11 * MIB + 1000);
+	open_window(&t, 10 * MIB);
+	wait_calls(3);
+	assert_true(hub.calls[1].len > 2 * MIB && hub.calls[2].len > 2 * MIB);
+	fetch_closep(&t.s);
+	wait_idle(); /* though the gate is closed */
+	gate(~(uint64_t)0);
+	assert_int_equal(fetch_open(t.f, &t.key, &place, &t.s), 0);
+	assert_reads(&t, 11 * MIB, 100);
+	wait_idle();
+	assert_int_equal(hub.n_calls, 4);
+	assert_int_equal(hub.calls[3].len, MIB);
+	bench_end(&t);
+}
+
 static void test_hfcache(void **state)
 {
 	struct fetch_opts opts = {0};
@@ -691,6 +809,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_wrong_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_demand_passes_stalled_read_ahead, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_demand_overtakes_queued_read_ahead, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_long_flight_is_split, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_stalled_flight_is_hedged, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_close_ends_read_ahead, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hfcache, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_daemons, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stop_calls_back, setup, teardown),
