@@ -29,6 +29,7 @@ struct rev {
 	int64_t date_s;
 	int may_write;          /* -1 not asked yet, 0, 1 */
 	struct stage *stage;    /* NULL: nothing staged here by this mount */
+	struct stage_locals *locals; /* without a stage: what it left; NULL: none */
 	struct publish *publish;
 	unsigned users;         /* handles that use the stage */
 };
@@ -65,7 +66,7 @@ struct inode {
 	uint64_t snode;       /* FILE: stage node; 0: clean */
 	struct blob_key key;  /* FILE, clean: its bytes */
 	struct inode_place *place; /* FILE, clean; owned */
-	struct stage_attr *local;  /* times and modes set here on a clean file or a folder; NULL: none; owned */
+	struct stage_attr *local;  /* FILE, clean: times and modes set here; NULL: none; owned */
 	unsigned local_set;   /* STAGE_SET_* of local */
 	int64_t date_s;       /* of the commit that it was first seen in */
 	unsigned opens;       /* handles */

@@ -333,6 +333,14 @@ int stage_node_path(const struct node *n, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
+int stage_base_path(const struct node *dir, char **ret)
+{
+	if (dir->rec.base != STAGE_BASE_PINNED)
+		return stage_node_path(dir, ret);
+	*ret = strdup(dir->rec.base_path);
+	return *ret ? 0 : -ENOMEM;
+}
+
 /* -- states -- */
 
 struct timespec stage_mtime_after(struct timespec old)
@@ -391,6 +399,7 @@ void stage_node_attr(const struct node *n, struct stage_attr *ret)
 		.mode = n->rec.mode,
 		.has_mode = n->rec.flags & JOURNAL_HAS_MODE,
 		.has_owner = n->rec.flags & JOURNAL_HAS_OWNER,
+		.has_mtime = n->rec.kind == STAGE_FILE || (n->rec.flags & JOURNAL_HAS_MTIME),
 		.uid = n->rec.uid,
 		.gid = n->rec.gid,
 		.mtime = n->rec.mtime,
@@ -457,38 +466,40 @@ void stage_node_closed(struct stage *s, struct node *n)
 	}
 }
 
-void stage_journal_drop_unchanged(struct stage *s, const struct node *n)
+void stage_journal_drop_unchanged(struct stage *s, const struct node *n, struct stage_changes *kept)
 {
-	AUTO_FREE char *path = NULL;
 	struct stage_attr attr;
+	int rc;
 
 	journal_del_name(s->journal, n->row->dir->rec.id, n->row->name);
 	journal_del_node(s->journal, n->rec.id);
-	if (!(n->rec.flags & JOURNAL_TOLD))
+	if (!(n->rec.flags & JOURNAL_TOLD) || !n->rec.blob.path)
 		return;
-	if (stage_node_path(n, &path) < 0) {
-		journal_fail(s->journal, -ENOMEM);
-		return;
-	}
 	stage_node_attr(n, &attr);
-	journal_put_local(s->journal, path, &n->rec.blob.key, &attr);
+	rc = stage_changes_put(kept, n->rec.blob.path, &n->rec.blob.key, &attr);
+	if (rc < 0)
+		journal_fail(s->journal, rc);
 }
 
 void stage_node_reap(struct stage *s, struct node *n)
 {
+	struct stage_changes kept = {0};
 	bool unchanged = stage_node_unchanged(n);
 
 	if ((n->row && !unchanged) || n->stuck || !stage_node_unused(n))
 		return;
 	journal_begin(s->journal);
 	if (unchanged)
-		stage_journal_drop_unchanged(s, n);
+		stage_journal_drop_unchanged(s, n, &kept);
 	else
 		journal_del_node(s->journal, n->rec.id);
+	stage_changes_journal(s, &kept);
 	if (journal_end(s->journal) < 0) {
+		stage_changes_fini(&kept);
 		n->stuck = !unchanged; /* the next stage_open does it */
 		return;
 	}
+	stage_changes_apply(s, &kept);
 	if (unchanged)
 		stage_row_detach(s, n->row);
 	stage_node_drop(s, n);
@@ -537,8 +548,10 @@ int stage_setattr(struct stage *s, uint64_t node, unsigned what, const struct st
 		next.uid = attr->uid;
 		next.gid = attr->gid;
 	}
-	if (what & STAGE_SET_MTIME)
+	if (what & STAGE_SET_MTIME) {
+		next.flags |= JOURNAL_HAS_MTIME;
 		next.mtime = attr->mtime;
+	}
 	return stage_node_save(s, n, &next);
 }
 
@@ -654,23 +667,6 @@ void stage_writer_end(struct stage *s, uint64_t node)
 			log_err("%s: a file that was open cannot be marked as interrupted", s->place.data);
 	}
 	stage_writer_close(s, node);
-}
-
-int stage_local_get(struct stage *s, const char *path, const struct blob_key *key, struct stage_attr *ret)
-{
-	LOCKED(&s->lock);
-
-	return journal_get_local(s->journal, path, key, ret);
-}
-
-int stage_local_put(struct stage *s, const char *path, const struct blob_key *key,
-                    const struct stage_attr *attr)
-{
-	LOCKED(&s->lock);
-
-	journal_begin(s->journal);
-	journal_put_local(s->journal, path, key, attr);
-	return journal_end(s->journal);
 }
 
 /* -- what there is -- */
@@ -880,6 +876,7 @@ static void stage_free(struct stage *s, bool remove)
 	free(s->row_table);
 	free(s->node_table);
 	free(s->trash);
+	stage_locals_free(s->locals);
 	util_closep(&s->data_fd);
 	stage_place_close(&s->place, remove);
 	cond_fini(&s->idle);
@@ -904,7 +901,8 @@ int stage_open(const char *root, const struct stage_ident *ident, bool create, s
 		s->row_table = calloc(BUCKETS_MIN, sizeof(struct row *));
 		s->node_buckets = s->node_table ? BUCKETS_MIN : 0;
 		s->row_buckets = s->row_table ? BUCKETS_MIN : 0;
-		rc = s->node_buckets && s->row_buckets ? 0 : -ENOMEM;
+		s->locals = stage_locals_new();
+		rc = s->node_buckets && s->row_buckets && s->locals ? 0 : -ENOMEM;
 	}
 	if (rc == 0) {
 		s->data_fd = open(s->place.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -950,7 +948,9 @@ void stage_close(struct stage *s)
 				close_file(s, n);
 		}
 	}
-	nothing = s->n_rows == s->n_follow && !s->has_intent && !journal_has_local(s->journal);
+	if (stage_prune(s) < 0 || stage_locals_save(s) < 0)
+		log_warn("%s: the newest times of folders are lost", s->place.dir);
+	nothing = s->n_rows == s->n_follow && !s->has_intent && stage_locals_count(s->locals) == 0;
 	lock_drop(&s->lock);
 	(void)stage_housekeep(s, true);
 	stage_free(s, nothing);

@@ -78,6 +78,13 @@ struct stage_base {
 };
 void stage_base_fini(struct stage_base *b);
 int stage_dir_base(struct stage *s, uint64_t dir, struct stage_base *ret) MUST_USE;
+/* A folder of the branch that our changes have emptied shows on, as on a local disk, although the branch has none any more.
+ * stage_settle keeps every folder in which names were deleted, for it does not know what is left there; keep = false says that
+ * the branch has it, so that nothing of it need be staged. For others than FOLLOW folders it does nothing. */
+int stage_keep(struct stage *s, uint64_t dir, bool keep) MUST_USE;
+/* Calls `each` for the FOLLOW folders in which the overlay deletes names. Same rules as stage_list. */
+typedef int (*stage_thinned_fn)(void *arg, uint64_t dir, const char *path);
+int stage_thinned(struct stage *s, stage_thinned_fn each, void *arg) MUST_USE;
 
 /* Makes rows; each is one journal transaction. An existing row of that name is replaced where POSIX replaces (rename), a
  * whiteout always; anything else there is -EEXIST. */
@@ -124,6 +131,7 @@ struct stage_attr {
 	mode_t mode; /* permission bits */
 	bool has_mode; /* told by the user, else the mount's default counts */
 	bool has_owner;
+	bool has_mtime; /* always of a file; a folder's moves when its names change */
 	uid_t uid;
 	gid_t gid;
 	struct timespec mtime;
@@ -172,9 +180,25 @@ ssize_t stage_read(struct stage *s, uint64_t node, uint64_t off, void *buf, size
 /* Bytes of `node`, its names and all journal writes before this are on stable storage when it returns 0. Blocks on fsync. */
 int stage_sync(struct stage *s, uint64_t node) MUST_USE;
 
-/* Local times and modes of clean committed files, which outlive their node until the content changes on the Hub. */
-int stage_local_get(struct stage *s, const char *path, const struct blob_key *key, struct stage_attr *ret) MUST_USE; /* -ENOENT */
+/* What the user told about committed files and folders that have no node: it counts until the content changes on the Hub.
+ * path: where their base has it (as stage_dir_base says). key: a file's content, or a folder's git tree (HASH_GIT_SHA1, size 0);
+ * NULL: whatever it is. Of the answer only kind, mode, owner and mtime are set. */
+int stage_local_get(struct stage *s, const char *path, enum stage_kind kind, const struct blob_key *key,
+                    struct stage_attr *ret) MUST_USE; /* -ENOENT */
+/* attr->kind says what it is. A file has a key; a folder without one is that of the next look at it. */
 int stage_local_put(struct stage *s, const char *path, const struct blob_key *key, const struct stage_attr *attr) MUST_USE;
+
+/* The date that files of `commit` show of which nothing else is known: a commit of ours changes no times, so that of the commit
+ * before. -ENOENT: none was told, or for another commit. */
+int stage_date_get(struct stage *s, const char *commit, int64_t *ret) MUST_USE;
+int stage_date_put(struct stage *s, const char *commit, int64_t date_s) MUST_USE;
+
+/* What stage_local_get tells, when the stage is to be closed and its branch goes on to be shown. Not locked. NULL: no memory. */
+struct stage_locals;
+struct stage_locals *stage_locals_keep(struct stage *s);
+int stage_locals_get(struct stage_locals *t, const char *path, enum stage_kind kind, const struct blob_key *key,
+                     struct stage_attr *ret) MUST_USE;
+void stage_locals_free(struct stage_locals *t); /* NULL is fine */
 
 /* -- what there is -- */
 

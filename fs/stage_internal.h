@@ -62,6 +62,7 @@ struct node {
 	/* folder */
 	struct row *rows;
 	size_t n_rows;
+	time_t told_s; /* its mtime in the journal, which is at most a second behind until stage_close */
 	/* file */
 	struct layer *top;       /* newest; NULL: it is rec.blob */
 	unsigned pins, writers;
@@ -85,6 +86,16 @@ struct trash {
 	bool promised;
 };
 
+/* Changes of locals: first in a transaction, then in memory. */
+struct stage_change {
+	char *drop;        /* this path */
+	struct local *put; /* or this one, in place of what is there */
+};
+struct stage_changes {
+	struct stage_change *change;
+	size_t n, cap;
+};
+
 struct stage {
 	struct stage_place place;
 	struct journal *journal;
@@ -103,6 +114,7 @@ struct stage {
 	bool committing;  /* since stage_freeze or stage_names */
 	bool names_taken; /* since stage_names */
 	bool has_intent;
+	struct stage_locals *locals;
 	struct trash *trash;
 	size_t n_trash, cap_trash, n_promised;
 };
@@ -134,6 +146,9 @@ void stage_node_set_flags(struct stage *s, struct node *n, unsigned flags);
 /* Path of what has a name; "" for the root. -ENOENT: it has none. Caller frees. */
 int stage_node_path(const struct node *n, char **ret) MUST_USE;
 
+/* Path at which its base has a folder, or where it will be when it has none. Caller frees. */
+int stage_base_path(const struct node *dir, char **ret) MUST_USE;
+
 void stage_node_attr(const struct node *n, struct stage_attr *ret);
 /* A file on which nothing differs from what its parent's base shows at this name. */
 bool stage_node_unchanged(const struct node *n);
@@ -141,8 +156,9 @@ bool stage_node_unchanged(const struct node *n);
 bool stage_node_idle(const struct node *n);
 /* And of which no commit holds a layer: it goes when it has no name. */
 bool stage_node_unused(const struct node *n);
-/* Inside a transaction: the journal forgets an unchanged file's row, keeping what was told about it. */
-void stage_journal_drop_unchanged(struct stage *s, const struct node *n);
+/* Inside a transaction: the journal forgets an unchanged file's row. What was told about it goes into
+ * `kept`. */
+void stage_journal_drop_unchanged(struct stage *s, const struct node *n, struct stage_changes *kept);
 /* After the transaction that deleted it: memory and files. It has no name any more. */
 void stage_node_drop(struct stage *s, struct node *n);
 /* Forgets an unused file that has no name, and the row of an unused one that is unchanged. */
@@ -169,6 +185,30 @@ int stage_check_name(const char *name) MUST_USE; /* -EINVAL, -ENAMETOOLONG */
 /* -- stage_load.c -- */
 
 int stage_load(struct stage *s) MUST_USE;
+/* Forgets the folders that were needed only for rows which are gone; what was told about them goes to locals. */
+int stage_prune(struct stage *s) MUST_USE;
+
+/* -- stage_local.c: what was told about what has no node -- */
+
+struct stage_locals *stage_locals_new(void); /* NULL: no memory */
+struct stage_locals *stage_locals_copy(const struct stage_locals *t); /* NULL: no memory */
+size_t stage_locals_count(const struct stage_locals *t);
+int stage_locals_load(struct stage_locals *t, struct journal_local *rec) MUST_USE; /* takes rec->path */
+/* The journal learns which tree a folder was seen with. */
+int stage_locals_save(struct stage *s) MUST_USE;
+/* Adds to the list: what is put; all at or below `top` go; copies of all below `from`, under `to`. Nothing is
+ * changed before stage_changes_apply. */
+int stage_changes_put(struct stage_changes *c, const char *path, const struct blob_key *key,
+                      const struct stage_attr *attr) MUST_USE;
+int stage_changes_drop(struct stage_changes *c, const struct stage_locals *t, const char *top) MUST_USE;
+int stage_changes_move(struct stage_changes *c, const struct stage_locals *t, const char *from,
+                       const char *to) MUST_USE;
+int stage_changes_join(struct stage_changes *c, struct stage_changes *more) MUST_USE; /* takes those of more */
+/* What was told about a folder that loses its node, if anything was. */
+int stage_changes_keep(struct stage_changes *c, const struct node *n, const char *path) MUST_USE;
+void stage_changes_journal(struct stage *s, const struct stage_changes *c); /* inside a transaction */
+void stage_changes_apply(struct stage *s, struct stage_changes *c); /* after it; empties the list */
+void stage_changes_fini(struct stage_changes *c);
 
 /* -- stage_layer.c: bytes -- */
 

@@ -1,6 +1,6 @@
-/* stage_journal: the SQLite file of a stage. For: its tables, its transactions, when they are durable, its
- * version. Not for: what a change means (stage.c), nor for the bytes of files (stage_layer.c). SQLite is
- * not on the path of a write.
+/* stage_journal: the SQLite file of a stage. For: its rows, its transactions, when they are durable. Not for:
+ * its tables and versions (stage_schema.c), what a change means (stage.c), nor the bytes of files
+ * (stage_layer.c). SQLite is not on the path of a write.
  *
  * Threads: `db` is used by one thread at a time (the stage's lock); `side` only under `side_lock`, so that
  * the write-ahead log is moved into the database without anybody waiting for its fsync; `wal_fd` by
@@ -9,12 +9,12 @@
  * States of a transaction: none -> journal_begin -> open -> (first failure: `err` is set, nothing is run
  * any more) -> journal_end -> none, with everything or nothing of it.
  *
- * Schema 1. Names and paths are blobs, because they need not be UTF-8. Numbers of enums are the format. A
- * newer schema is refused before anything is written: SQLite reads it, but neither its checkpoint nor ours
- * runs. */
+ * Names and paths are blobs, because they need not be UTF-8. Numbers of enums are the format. A newer schema
+ * is refused before anything is written: SQLite reads it, but neither its checkpoint nor ours runs. */
 #define LOG_MODULE "stage_journal"
 
 #include "stage_journal.h"
+#include "stage_schema.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -28,7 +28,6 @@
 #include "lock.h"
 #include "log.h"
 
-#define APP_ID 0x68756773 /* "hugs" */
 #define BUSY_MS 10000
 #define DUE_PAGES 8192   /* 32 MiB of log: some 3,000 changes between two checkpoints */
 #define HARD_PAGES 65536 /* then the one that writes checkpoints itself: disk use stays bounded */
@@ -58,9 +57,8 @@ enum stmt {
 	ST_ITEM_ALL,
 	ST_ITEM_DEL,
 	ST_LOCAL_PUT,
-	ST_LOCAL_GET,
 	ST_LOCAL_DEL,
-	ST_LOCAL_ANY,
+	ST_LOCAL_ALL,
 	ST_COUNT
 };
 
@@ -97,34 +95,12 @@ static const char *const stmt_sql[ST_COUNT] = {
 	[ST_ITEM_ALL] = "SELECT node, layer, path, alg, oid, size FROM intent_item ORDER BY seq",
 	[ST_ITEM_DEL] = "DELETE FROM intent_item",
 	[ST_LOCAL_PUT] =
-		"INSERT OR REPLACE INTO local(path, alg, oid, size, flags, mode, uid, gid, mtime_s, mtime_ns)"
-		" VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-	[ST_LOCAL_GET] =
-		"SELECT alg, oid, size, flags, mode, uid, gid, mtime_s, mtime_ns FROM local WHERE path = ?",
+		"INSERT OR REPLACE INTO local(path, kind, alg, oid, size, flags, mode, uid, gid, mtime_s,"
+		" mtime_ns) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[ST_LOCAL_DEL] = "DELETE FROM local WHERE path = ?",
-	[ST_LOCAL_ANY] = "SELECT 1 FROM local LIMIT 1",
+	[ST_LOCAL_ALL] =
+		"SELECT path, kind, alg, oid, size, flags, mode, uid, gid, mtime_s, mtime_ns FROM local",
 };
-
-#define BLOB_COLUMNS " alg INTEGER, oid BLOB, size INTEGER, at_commit TEXT, at_path BLOB"
-#define ATTR_COLUMNS \
-	" flags INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL," \
-	" mtime_s INTEGER NOT NULL, mtime_ns INTEGER NOT NULL"
-static const char schema_sql[] =
-	"CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
-	"CREATE TABLE node(id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, base INTEGER NOT NULL,"
-	" base_commit TEXT, base_path BLOB," ATTR_COLUMNS ", state INTEGER NOT NULL,"
-	" last_layer INTEGER NOT NULL," BLOB_COLUMNS ");"
-	"CREATE TABLE name(parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,"
-	" gen INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
-	"CREATE TABLE layer(node INTEGER NOT NULL, layer INTEGER NOT NULL, lower INTEGER NOT NULL,"
-	" lower_layer INTEGER NOT NULL, frozen INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 BLOB,"
-	" git BLOB," BLOB_COLUMNS ", PRIMARY KEY(node, layer)) WITHOUT ROWID;"
-	"CREATE TABLE intent(one INTEGER PRIMARY KEY CHECK(one = 1), token TEXT NOT NULL,"
-	" parent TEXT NOT NULL, gen INTEGER NOT NULL);"
-	"CREATE TABLE intent_item(seq INTEGER PRIMARY KEY, node INTEGER NOT NULL, layer INTEGER NOT NULL,"
-	" path BLOB NOT NULL, alg INTEGER NOT NULL, oid BLOB NOT NULL, size INTEGER NOT NULL);"
-	"CREATE TABLE local(path BLOB PRIMARY KEY, alg INTEGER NOT NULL, oid BLOB NOT NULL,"
-	" size INTEGER NOT NULL," ATTR_COLUMNS ") WITHOUT ROWID;";
 
 struct journal {
 	char *path;
@@ -141,42 +117,9 @@ struct journal {
 
 /* -- errors -- */
 
-static int errno_of(sqlite3 *db, int rc)
-{
-	int err;
-
-	switch (rc & 0xff) {
-	case SQLITE_OK:
-	case SQLITE_ROW:
-	case SQLITE_DONE:
-		return 0;
-	case SQLITE_NOMEM:
-		return -ENOMEM;
-	case SQLITE_FULL:
-		return -ENOSPC;
-	case SQLITE_READONLY:
-	case SQLITE_PERM:
-		return -EROFS;
-	case SQLITE_BUSY:
-	case SQLITE_LOCKED:
-		return -EBUSY;
-	case SQLITE_CANTOPEN:
-	case SQLITE_IOERR:
-		err = db ? sqlite3_system_errno(db) : 0;
-		return err == ENOSPC || err == EDQUOT || err == EFBIG || err == EMFILE || err == ENFILE ?
-		        -err : -EIO;
-	default:
-		return -EIO;
-	}
-}
-
 static int failed(struct journal *j, sqlite3 *db, int rc, const char *what)
 {
-	int err = errno_of(db, rc);
-
-	if (err < 0)
-		log_err("journal %s: %s: %s", j->path, what, db ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
-	return err;
+	return stage_schema_failed(j->path, db, rc, what);
 }
 
 /* -- running statements -- */
@@ -403,7 +346,7 @@ int journal_get_meta(struct journal *j, const char *key, char **ret)
 	int rc = sqlite3_bind_text(st, 1, key, -1, SQLITE_TRANSIENT);
 
 	if (rc != SQLITE_OK)
-		return errno_of(j->db, rc);
+		return failed(j, j->db, rc, "bind");
 	rc = next_row(j, st);
 	if (rc == 0)
 		rc = -ENOENT;
@@ -547,63 +490,24 @@ int journal_get_intent(struct journal *j, struct stage_intent *ret)
 
 /* -- local attributes -- */
 
-void journal_put_local(struct journal *j, const char *path, const struct blob_key *key,
-                       const struct stage_attr *attr)
+static unsigned attr_flags(const struct stage_attr *attr)
 {
-	unsigned flags = (attr->has_mode ? JOURNAL_HAS_MODE : 0) | (attr->has_owner ? JOURNAL_HAS_OWNER : 0);
+	return (attr->has_mode ? JOURNAL_HAS_MODE : 0) | (attr->has_owner ? JOURNAL_HAS_OWNER : 0) |
+	        (attr->has_mtime ? JOURNAL_HAS_MTIME : 0);
+}
 
-	run(j, ST_LOCAL_PUT, "pkiiiiii", path, key, (int64_t)flags, (int64_t)attr->mode, (int64_t)attr->uid,
-	    (int64_t)attr->gid, (int64_t)attr->mtime.tv_sec, (int64_t)attr->mtime.tv_nsec);
+void journal_put_local(struct journal *j, const struct journal_local *l)
+{
+	const struct stage_attr *a = &l->attr;
+
+	run(j, ST_LOCAL_PUT, "pikiiiiii", l->path, (int64_t)a->kind, l->has_key ? &l->key : NULL,
+	    (int64_t)attr_flags(a), (int64_t)a->mode, (int64_t)a->uid, (int64_t)a->gid,
+	    (int64_t)a->mtime.tv_sec, (int64_t)a->mtime.tv_nsec);
 }
 
 void journal_del_local(struct journal *j, const char *path)
 {
 	run(j, ST_LOCAL_DEL, "p", path);
-}
-
-int journal_get_local(struct journal *j, const char *path, const struct blob_key *key, struct stage_attr *ret)
-{
-	sqlite3_stmt *st = j->stmt[ST_LOCAL_GET];
-	struct blob_key found;
-	int rc = sqlite3_bind_blob(st, 1, path, (int)strlen(path), SQLITE_TRANSIENT);
-
-	if (rc != SQLITE_OK)
-		return errno_of(j->db, rc);
-	rc = next_row(j, st);
-	if (rc == 0)
-		rc = -ENOENT;
-	else if (rc > 0)
-		rc = get_key(st, 0, &found);
-	if (rc == 0 && !hash_key_equal(&found, key))
-		rc = -ENOENT;
-	if (rc == 0) {
-		unsigned flags = (unsigned)sqlite3_column_int(st, 3);
-
-		*ret = (struct stage_attr){
-			.kind = STAGE_FILE,
-			.state = STAGE_CLEAN,
-			.size = key->size,
-			.mode = (mode_t)sqlite3_column_int64(st, 4),
-			.has_mode = flags & JOURNAL_HAS_MODE,
-			.has_owner = flags & JOURNAL_HAS_OWNER,
-			.uid = (uid_t)sqlite3_column_int64(st, 5),
-			.gid = (gid_t)sqlite3_column_int64(st, 6),
-			.mtime = {.tv_sec = sqlite3_column_int64(st, 7),
-			          .tv_nsec = sqlite3_column_int64(st, 8)},
-			.is_blob = true,
-			.blob = *key,
-		};
-	}
-	sqlite3_reset(st);
-	return rc;
-}
-
-bool journal_has_local(struct journal *j)
-{
-	int rc = next_row(j, j->stmt[ST_LOCAL_ANY]);
-
-	sqlite3_reset(j->stmt[ST_LOCAL_ANY]);
-	return rc != 0;
 }
 
 /* -- loading -- */
@@ -723,6 +627,50 @@ static int load_names(struct journal *j, const struct journal_loader *to, void *
 	return rc;
 }
 
+static int read_local(sqlite3_stmt *st, struct journal_local *l)
+{
+	unsigned flags = (unsigned)sqlite3_column_int(st, 5);
+	int kind = 0, rc = get_enum(st, 1, STAGE_DIR, &kind);
+
+	l->has_key = sqlite3_column_type(st, 2) != SQLITE_NULL;
+	if (rc == 0 && l->has_key)
+		rc = get_key(st, 2, &l->key);
+	if (rc == 0)
+		rc = get_text(st, 0, &l->path);
+	if (rc < 0)
+		return rc;
+	l->attr = (struct stage_attr){
+		.kind = (enum stage_kind)kind,
+		.state = STAGE_CLEAN,
+		.has_mode = flags & JOURNAL_HAS_MODE,
+		.has_owner = flags & JOURNAL_HAS_OWNER,
+		.has_mtime = flags & JOURNAL_HAS_MTIME,
+		.mode = (mode_t)sqlite3_column_int64(st, 6),
+		.uid = (uid_t)sqlite3_column_int64(st, 7),
+		.gid = (gid_t)sqlite3_column_int64(st, 8),
+		.mtime = {.tv_sec = sqlite3_column_int64(st, 9), .tv_nsec = sqlite3_column_int64(st, 10)},
+	};
+	return kind < STAGE_FILE || (kind == STAGE_FILE && !l->has_key) ? -EIO : 0;
+}
+
+static int load_locals(struct journal *j, const struct journal_loader *to, void *arg)
+{
+	int rc;
+
+	while ((rc = next_row(j, j->stmt[ST_LOCAL_ALL])) > 0) {
+		struct journal_local l = {0};
+
+		rc = read_local(j->stmt[ST_LOCAL_ALL], &l);
+		if (rc == 0)
+			rc = to->local(arg, &l);
+		free(l.path);
+		if (rc != 0)
+			break;
+	}
+	sqlite3_reset(j->stmt[ST_LOCAL_ALL]);
+	return rc;
+}
+
 int journal_load(struct journal *j, const struct journal_loader *to, void *arg)
 {
 	int rc = load_nodes(j, to, arg);
@@ -731,6 +679,8 @@ int journal_load(struct journal *j, const struct journal_loader *to, void *arg)
 		rc = load_layers(j, to, arg);
 	if (rc == 0)
 		rc = load_names(j, to, arg);
+	if (rc == 0)
+		rc = load_locals(j, to, arg);
 	if (rc == -EIO)
 		log_err("journal %s is damaged; nothing in it was changed", j->path);
 	return rc;
@@ -789,55 +739,6 @@ void journal_checkpoint(struct journal *j)
 
 /* -- opening -- */
 
-static int pragma_int(struct journal *j, const char *sql, int64_t *ret)
-{
-	sqlite3_stmt *st = NULL;
-	int rc = sqlite3_prepare_v2(j->db, sql, -1, &st, NULL);
-
-	if (rc == SQLITE_OK)
-		rc = sqlite3_step(st);
-	if (rc == SQLITE_ROW)
-		*ret = sqlite3_column_int64(st, 0);
-	else
-		rc = failed(j, j->db, rc == SQLITE_DONE ? SQLITE_ERROR : rc, sql);
-	sqlite3_finalize(st);
-	return rc == SQLITE_ROW ? 0 : rc;
-}
-
-static int exec(struct journal *j, sqlite3 *db, const char *sql)
-{
-	return failed(j, db, sqlite3_exec(db, sql, NULL, NULL, NULL), sql);
-}
-
-/* The schema of what lies there; 0: nothing yet. Writes nothing. */
-static int read_version(struct journal *j, int64_t *ret)
-{
-	int64_t objects = 0, app = 0, version = 0;
-	int rc = pragma_int(j, "SELECT count(*) FROM sqlite_master", &objects);
-
-	if (rc == 0)
-		rc = pragma_int(j, "PRAGMA application_id", &app);
-	if (rc == 0 && objects > 0) {
-		if (app != APP_ID) {
-			log_err("%s is not a journal of hugfs", j->path);
-			return -EIO;
-		}
-		rc = pragma_int(j, "SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'schema'", &version);
-	}
-	if (rc == 0)
-		*ret = version;
-	return rc;
-}
-
-static int make_schema(struct journal *j)
-{
-	AUTO_FREE char *sql = util_printf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d;"
-	                                  "INSERT INTO meta(key, value) VALUES('schema', '%d'); COMMIT",
-	                                  schema_sql, APP_ID, JOURNAL_SCHEMA);
-
-	return sql ? exec(j, j->db, sql) : -ENOMEM;
-}
-
 static int prepare_all(struct journal *j)
 {
 	for (int i = 0; i < ST_COUNT; i++) {
@@ -861,25 +762,28 @@ static int connect_to(struct journal *j, bool create, sqlite3 **ret)
 }
 
 /* Everything that may write, once the version is known to be ours or none. */
-static int open_checked(struct journal *j, const char *dir, bool fresh)
+static int open_checked(struct journal *j, const char *dir, int64_t version)
 {
+	bool fresh = version == 0;
 	AUTO_FREE char *wal = util_printf("%s-wal", j->path);
 	int rc;
 
 	if (!wal)
 		return -ENOMEM;
-	rc = exec(j, j->db,
-	          "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;"
-	             "PRAGMA journal_size_limit = 33554432");
+	rc = stage_schema_exec(j->path, j->db,
+	                       "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;"
+	                       "PRAGMA journal_size_limit = 33554432");
 	if (rc == 0 && fresh)
-		rc = make_schema(j);
+		rc = stage_schema_make(j->path, j->db);
+	else if (rc == 0 && version < STAGE_SCHEMA)
+		rc = stage_schema_migrate(j->path, j->db, version);
 	if (rc == 0)
 		rc = prepare_all(j);
 	if (rc == 0)
 		rc = connect_to(j, false, &j->side);
 	if (rc == 0)
 		/* before it has read, it does not know of the log */
-		rc = exec(j, j->side, "SELECT 1 FROM meta");
+		rc = stage_schema_exec(j->path, j->side, "SELECT 1 FROM meta");
 	if (rc < 0)
 		return rc;
 	sqlite3_wal_hook(j->db, on_wal, j); /* instead of SQLite's own, which would make a writer wait */
@@ -916,19 +820,18 @@ int journal_open(const char *dir, bool create, struct journal **ret, bool *ret_f
 	if (rc == 0) {
 		/* A journal that is not ours to change must not even be tidied up. */
 		sqlite3_db_config(j->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-		rc = read_version(j, &version);
+		rc = stage_schema_version(j->path, j->db, &version);
 	}
-	if (rc == 0 && version > JOURNAL_SCHEMA) {
+	if (rc == 0 && version > STAGE_SCHEMA) {
 		log_err("%s was written by a newer hugfs (schema %lld, this one knows %d): use that one",
-		        j->path,
-		        (long long)version, JOURNAL_SCHEMA);
+		        j->path, (long long)version, STAGE_SCHEMA);
 		rc = -EPROTO;
 	}
 	if (rc == 0 && version == 0 && !create)
 		rc = -ENOENT;
 	if (rc == 0) {
 		sqlite3_db_config(j->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
-		rc = open_checked(j, dir, version == 0);
+		rc = open_checked(j, dir, version);
 	}
 	if (rc < 0) {
 		journal_close(j);

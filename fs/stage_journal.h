@@ -9,8 +9,6 @@
 
 #include "stage.h"
 
-#define JOURNAL_SCHEMA 1
-
 /* A committed blob and where it can be fetched; path NULL or "" when only the key is known. */
 struct journal_blob {
 	struct blob_key key;
@@ -27,6 +25,7 @@ enum journal_state { JOURNAL_CLOSED = 0, JOURNAL_OPEN = 1, JOURNAL_INTERRUPTED =
 #define JOURNAL_TOLD 4u      /* attributes were set here: they outlive the node in `local` */
 #define JOURNAL_HOME 8u      /* at the name where its parent's base shows just this file or folder */
 #define JOURNAL_KEEP 16u     /* FOLLOW folder that shows although its base may have no such folder any more */
+#define JOURNAL_HAS_MTIME 32u /* mtime counts: of every file; of a folder when its names changed or it was told */
 
 struct journal_node {
 	uint64_t id;
@@ -87,20 +86,23 @@ void journal_put_intent(struct journal *j, const struct stage_intent *intent);
 int journal_get_intent(struct journal *j, struct stage_intent *ret) MUST_USE; /* -ENOENT */
 void journal_del_intent(struct journal *j);
 
-void journal_put_local(struct journal *j, const char *path, const struct blob_key *key,
-                       const struct stage_attr *attr);
+/* What was told about a committed file or folder that has no node. */
+struct journal_local {
+	char *path;          /* where its base has it */
+	bool has_key;        /* FILE: always */
+	struct blob_key key; /* its content: of a folder the git tree */
+	struct stage_attr attr; /* kind, mode, owner, mtime, and what of them counts */
+};
+void journal_put_local(struct journal *j, const struct journal_local *l);
 void journal_del_local(struct journal *j, const char *path);
-int journal_get_local(struct journal *j, const char *path, const struct blob_key *key,
-                      struct stage_attr *ret) MUST_USE; /* -ENOENT */
-/* Is there any? Answers true when it cannot tell. */
-bool journal_has_local(struct journal *j);
 
-/* Calls back for every row: nodes, then layers (ascending in their node), then names. The callee takes
- * base_path and the paths of blobs by setting them to NULL. A non-zero answer ends it and is returned. */
+/* Calls back for every row: nodes, then layers (ascending in their node), then names, then locals. The callee
+ * takes base_path and the paths of blobs and locals by setting them to NULL. A non-zero answer ends it and is returned. */
 struct journal_loader {
 	int (*node)(void *arg, struct journal_node *n);
 	int (*layer)(void *arg, struct journal_layer *l);
 	int (*name)(void *arg, uint64_t parent, const char *name, uint64_t node, uint64_t gen);
+	int (*local)(void *arg, struct journal_local *l);
 };
 int journal_load(struct journal *j, const struct journal_loader *to, void *arg) MUST_USE;
 

@@ -85,6 +85,13 @@ static int load_name(void *arg, uint64_t parent, const char *name, uint64_t node
 	return 0;
 }
 
+static int load_local(void *arg, struct journal_local *rec)
+{
+	struct stage *s = arg;
+
+	return stage_locals_load(s->locals, rec);
+}
+
 static int make_root(struct stage *s)
 {
 	struct journal_node rec = {
@@ -187,7 +194,8 @@ static void take_mtime(struct stage *s, struct node *n)
 		n->rec.mtime = st.st_mtim;
 }
 
-static void recover_file(struct stage *s, struct node *n, unsigned *ret_interrupted)
+static void recover_file(struct stage *s, struct node *n, struct stage_changes *kept,
+                         unsigned *ret_interrupted)
 {
 	bool lost = false;
 
@@ -197,7 +205,7 @@ static void recover_file(struct stage *s, struct node *n, unsigned *ret_interrup
 		journal_del_node(s->journal, n->rec.id);
 		stage_node_drop(s, n);
 	} else if (stage_node_unchanged(n)) {
-		stage_journal_drop_unchanged(s, n);
+		stage_journal_drop_unchanged(s, n, kept);
 		stage_row_detach(s, n->row);
 		stage_node_drop(s, n);
 	} else if (n->rec.state == JOURNAL_OPEN && !n->top) {
@@ -211,20 +219,35 @@ static void recover_file(struct stage *s, struct node *n, unsigned *ret_interrup
 	}
 }
 
-/* Folders that were needed only for rows that are gone. */
-static void prune(struct stage *s, struct node *dir)
+static void keep_told(struct stage *s, const struct node *dir, struct stage_changes *kept)
+{
+	AUTO_FREE char *path = NULL;
+	int rc = stage_base_path(dir, &path);
+
+	if (rc == 0)
+		rc = stage_changes_keep(kept, dir, path);
+	if (rc < 0)
+		journal_fail(s->journal, rc);
+}
+
+/* Inside a transaction that ends the stage, or begins it: folders that were needed only for rows that are gone
+ * go, and the times of the others are told. */
+static void prune(struct stage *s, struct node *dir, struct stage_changes *kept)
 {
 	struct row *next;
 
+	if (dir->unsaved)
+		journal_put_node(s->journal, &dir->rec);
 	for (struct row *r = dir->rows; r; r = next) {
 		struct node *n = r->node;
 
 		next = r->next;
 		if (!n || n->rec.kind != STAGE_DIR)
 			continue;
-		prune(s, n);
+		prune(s, n, kept);
 		if (n->n_rows || !(n->rec.flags & JOURNAL_HOME) || (n->rec.flags & JOURNAL_KEEP))
 			continue;
+		keep_told(s, n, kept);
 		journal_del_name(s->journal, dir->rec.id, r->name);
 		journal_del_node(s->journal, n->rec.id);
 		stage_row_detach(s, r);
@@ -232,8 +255,31 @@ static void prune(struct stage *s, struct node *dir)
 	}
 }
 
+/* Like journal_end. */
+static int end_with(struct stage *s, struct stage_changes *kept)
+{
+	int rc;
+
+	stage_changes_journal(s, kept);
+	rc = journal_end(s->journal);
+	if (rc == 0)
+		stage_changes_apply(s, kept);
+	stage_changes_fini(kept);
+	return rc;
+}
+
+int stage_prune(struct stage *s)
+{
+	struct stage_changes kept = {0};
+
+	journal_begin(s->journal);
+	prune(s, s->root, &kept);
+	return end_with(s, &kept);
+}
+
 static int recover(struct stage *s)
 {
+	struct stage_changes kept = {0};
 	unsigned interrupted = 0;
 	int rc;
 
@@ -244,11 +290,11 @@ static int recover(struct stage *s)
 		for (struct node *n = s->node_table[i]; n; n = next) {
 			next = n->hash_next;
 			if (n->rec.kind == STAGE_FILE)
-				recover_file(s, n, &interrupted);
+				recover_file(s, n, &kept, &interrupted);
 		}
 	}
-	prune(s, s->root);
-	rc = journal_end(s->journal);
+	prune(s, s->root, &kept);
+	rc = end_with(s, &kept);
 	if (rc == 0 && interrupted)
 		log_warn("%s: %u files were open for writing when hugfs ended; they are kept, not published",
 		         s->place.dir, interrupted);
@@ -295,7 +341,8 @@ static int remove_orphans(struct stage *s)
 
 int stage_load(struct stage *s)
 {
-	static const struct journal_loader to = {.node = load_node, .layer = load_layer, .name = load_name};
+	static const struct journal_loader to = {
+		.node = load_node, .layer = load_layer, .name = load_name, .local = load_local};
 	int rc = make_root(s);
 
 	if (rc == 0)

@@ -80,16 +80,110 @@ int stage_dir_base(struct stage *s, uint64_t dir, struct stage_base *ret)
 	return 0;
 }
 
+/* An emptied folder that the branch has after all. */
+static int forget_kept(struct stage *s, struct node *n)
+{
+	AUTO_FREE char *path = NULL;
+	struct stage_changes told = {0};
+	int rc = stage_node_path(n, &path);
+
+	if (rc == 0)
+		rc = stage_changes_keep(&told, n, path);
+	if (rc == 0) {
+		journal_begin(s->journal);
+		journal_del_name(s->journal, n->row->dir->rec.id, n->row->name);
+		journal_del_node(s->journal, n->rec.id);
+		stage_changes_journal(s, &told);
+		rc = journal_end(s->journal);
+	}
+	if (rc == 0) {
+		stage_changes_apply(s, &told);
+		stage_row_detach(s, n->row);
+		stage_node_drop(s, n);
+	}
+	stage_changes_fini(&told);
+	return rc;
+}
+
+int stage_keep(struct stage *s, uint64_t dir, bool keep)
+{
+	LOCKED(&s->lock);
+	struct node *n = stage_dir_find(s, dir);
+	struct journal_node next;
+	int rc;
+
+	if (!n || n == s->root || !stage_is_follow(n) || keep == ((n->rec.flags & JOURNAL_KEEP) != 0))
+		return 0;
+	if (!keep && !n->rows)
+		return forget_kept(s, n);
+	next = n->rec;
+	next.flags ^= JOURNAL_KEEP;
+	journal_begin(s->journal);
+	journal_put_node(s->journal, &next);
+	rc = journal_end(s->journal);
+	if (rc == 0)
+		stage_node_set_flags(s, n, next.flags);
+	return rc;
+}
+
+static bool is_thinned(const struct node *dir)
+{
+	const struct row *r = stage_is_follow(dir) ? dir->rows : NULL;
+
+	while (r && r->node)
+		r = r->next;
+	return r != NULL;
+}
+
+int stage_thinned(struct stage *s, stage_thinned_fn each, void *arg)
+{
+	LOCKED(&s->lock);
+	int rc = 0;
+
+	for (size_t i = 0; i < s->node_buckets; i++) {
+		for (const struct node *d = s->node_table[i]; d && rc == 0; d = d->hash_next) {
+			AUTO_FREE char *path = NULL;
+
+			if (!is_thinned(d))
+				continue;
+			rc = stage_node_path(d, &path);
+			if (rc == 0)
+				rc = each(arg, d->rec.id, path);
+		}
+	}
+	return rc;
+}
+
 /* Removing a name must leave a whiteout? */
 static bool hides(const struct stage *s, bool hide)
 {
 	return hide || s->names_taken || s->has_intent;
 }
 
-/* A folder's own time, in memory: what is journalled of it is what the user told. */
-static void touch(struct node *dir)
+/* Inside a transaction: names of the folder change now. So that not every name costs a row more, the journal
+ * is up to a second behind until the stage is tidied up. */
+static struct journal_node journal_touch(struct stage *s, const struct node *dir)
 {
-	dir->rec.mtime = stage_mtime_after(dir->rec.mtime);
+	struct journal_node next = dir->rec;
+
+	next.mtime = stage_mtime_after(next.mtime);
+	next.flags |= JOURNAL_HAS_MTIME;
+	if (next.mtime.tv_sec != dir->told_s)
+		journal_put_node(s->journal, &next);
+	return next;
+}
+
+/* After it. */
+static void touch(struct node *dir, const struct journal_node *next)
+{
+	if (next->mtime.tv_sec != dir->told_s) {
+		dir->told_s = next->mtime.tv_sec;
+		dir->unsaved = false;
+	} else {
+		dir->unsaved = true;
+	}
+	dir->rec.mtime = next->mtime;
+	dir->rec.flags |= JOURNAL_HAS_MTIME;
 }
 
 /* An id for a new node, inside a transaction. */
@@ -127,6 +221,8 @@ static int new_name(struct stage *s, uint64_t parent, const char *name, struct n
 static int add_node(struct stage *s, struct node *dir, struct row *row, const char *name, struct node *n)
 {
 	struct row *fresh = row ? NULL : stage_row_new(name);
+	bool shown = !(n->rec.flags & JOURNAL_HOME); /* else nothing that anybody can see changes */
+	struct journal_node touched = dir->rec;
 	int rc;
 
 	if (!row && !fresh)
@@ -137,11 +233,15 @@ static int add_node(struct stage *s, struct node *dir, struct row *row, const ch
 	if (n->top)
 		journal_put_layer(s->journal, &n->top->rec);
 	journal_put_name(s->journal, dir->rec.id, name, n->rec.id, s->gen + 1);
+	if (shown)
+		touched = journal_touch(s, dir);
 	rc = journal_end(s->journal);
 	if (rc < 0) {
 		free(fresh);
 		return rc;
 	}
+	if (shown)
+		touch(dir, &touched);
 	if (n->rec.id >= s->next_reserved)
 		s->next_reserved = n->rec.id + IDS_BOOKED;
 	s->gen++;
@@ -150,6 +250,40 @@ static int add_node(struct stage *s, struct node *dir, struct row *row, const ch
 		stage_row_attach(s, dir, fresh, n, s->gen);
 	else
 		stage_row_set(s, row, n, s->gen);
+	return 0;
+}
+
+/* What was told about a committed folder goes with its node from now on. */
+static int recall(struct stage *s, const struct node *dir, const char *name, struct node *n)
+{
+	AUTO_FREE char *path = NULL;
+	struct stage_attr attr;
+	int rc;
+
+	if (stage_locals_count(s->locals) == 0)
+		return 0;
+	if (n->rec.base == STAGE_BASE_PINNED) {
+		path = strdup(n->rec.base_path);
+		rc = path ? 0 : -ENOMEM;
+	} else {
+		AUTO_FREE char *above = NULL;
+
+		rc = stage_node_path(dir, &above);
+		if (rc == 0)
+			path = util_printf("%s%s%s", above, *above ? "/" : "", name);
+		if (rc == 0 && !path)
+			rc = -ENOMEM;
+	}
+	if (rc == 0)
+		rc = stage_locals_get(s->locals, path, STAGE_DIR, NULL, &attr);
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	n->rec.flags |= (attr.has_mode ? JOURNAL_HAS_MODE : 0) | (attr.has_owner ? JOURNAL_HAS_OWNER : 0) |
+	                (attr.has_mtime ? JOURNAL_HAS_MTIME : 0);
+	n->rec.mode = attr.mode;
+	n->rec.uid = attr.uid;
+	n->rec.gid = attr.gid;
+	n->rec.mtime = attr.mtime;
 	return 0;
 }
 
@@ -180,7 +314,9 @@ int stage_follow(struct stage *s, uint64_t parent, const char *name, uint64_t *r
 		free(rec.base_path);
 		return -ENOMEM;
 	}
-	rc = add_node(s, dir, row, name, n);
+	rc = recall(s, dir, name, n);
+	if (rc == 0)
+		rc = add_node(s, dir, row, name, n);
 	if (rc < 0) {
 		stage_node_free(n);
 		return rc;
@@ -226,7 +362,8 @@ int stage_borrow(struct stage *s, uint64_t parent, const char *name, const struc
 int stage_create(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret)
 {
 	LOCKED(&s->lock);
-	struct journal_node rec = {.kind = STAGE_FILE, .mode = mode & 07777, .last_layer = 1};
+	struct journal_node rec = {.kind = STAGE_FILE, .mode = mode & 07777, .last_layer = 1,
+	                           .flags = JOURNAL_HAS_MODE | JOURNAL_HAS_MTIME};
 	struct node *dir, *n;
 	struct layer *first;
 	struct row *row;
@@ -253,7 +390,6 @@ int stage_create(struct stage *s, uint64_t parent, const char *name, mode_t mode
 		return rc;
 	}
 	n->changed = true;
-	touch(dir);
 	*ret = n->rec.id;
 	return 0;
 }
@@ -261,7 +397,8 @@ int stage_create(struct stage *s, uint64_t parent, const char *name, mode_t mode
 int stage_mkdir(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret)
 {
 	LOCKED(&s->lock);
-	struct journal_node rec = {.kind = STAGE_DIR, .mode = mode & 07777, .base = STAGE_BASE_NONE};
+	struct journal_node rec = {.kind = STAGE_DIR, .mode = mode & 07777, .base = STAGE_BASE_NONE,
+	                           .flags = JOURNAL_HAS_MODE | JOURNAL_HAS_MTIME};
 	struct node *dir, *n;
 	struct row *row;
 	int rc = new_name(s, parent, name, &dir, &row);
@@ -278,7 +415,6 @@ int stage_mkdir(struct stage *s, uint64_t parent, const char *name, mode_t mode,
 		stage_node_free(n);
 		return rc;
 	}
-	touch(dir);
 	*ret = n->rec.id;
 	return 0;
 }
@@ -346,6 +482,7 @@ static int remove_row(struct stage *s, struct node *dir, struct row *row, const 
 {
 	struct node *n = row ? row->node : NULL;
 	struct row *fresh = row ? NULL : stage_row_new(name);
+	struct journal_node touched;
 	int rc;
 
 	if (!row && !fresh)
@@ -357,11 +494,13 @@ static int remove_row(struct stage *s, struct node *dir, struct row *row, const 
 		journal_del_name(s->journal, dir->rec.id, name);
 	if (n)
 		journal_forget_node(s, n);
+	touched = journal_touch(s, dir);
 	rc = journal_end(s->journal);
 	if (rc < 0) {
 		free(fresh);
 		return rc;
 	}
+	touch(dir, &touched);
 	s->gen++;
 	if (fresh)
 		stage_row_attach(s, dir, fresh, NULL, s->gen);
@@ -371,7 +510,6 @@ static int remove_row(struct stage *s, struct node *dir, struct row *row, const 
 		stage_row_detach(s, row);
 	if (n)
 		forget_node(s, n);
-	touch(dir);
 	return 0;
 }
 
@@ -494,9 +632,10 @@ struct move {
 	const char *sname, *dname;
 	bool whiteout;
 	struct pins pins;
+	struct journal_node from_touched, to_touched;
 };
 
-static int journal_move(struct stage *s, const struct move *m)
+static int journal_move(struct stage *s, struct move *m)
 {
 	struct journal_node moved = m->node->rec;
 
@@ -521,6 +660,8 @@ static int journal_move(struct stage *s, const struct move *m)
 			next.flags = moved.flags;
 		journal_put_node(s->journal, &next);
 	}
+	m->from_touched = journal_touch(s, m->from);
+	m->to_touched = journal_touch(s, m->to);
 	return journal_end(s->journal);
 }
 
@@ -543,8 +684,8 @@ static void apply_move(struct stage *s, struct move *m)
 	for (size_t i = 0; i < m->pins.n; i++)
 		stage_node_set_base(s, m->pins.pin[i].node, STAGE_BASE_PINNED, m->pins.commit,
 		                    STEAL(m->pins.pin[i].path));
-	touch(m->from);
-	touch(m->to);
+	touch(m->from, &m->from_touched);
+	touch(m->to, &m->to_touched);
 }
 
 static int rename_row(struct stage *s, struct move *m, const struct stage_base *pin)

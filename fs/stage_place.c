@@ -9,6 +9,7 @@
 #define LOG_MODULE "stage_place"
 
 #include "stage_place.h"
+#include "stage_schema.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -201,6 +202,12 @@ void stage_place_close(struct stage_place *p, bool remove)
 		remove_file(p->dir, "journal.db");
 		remove_file(p->dir, "journal.db-wal");
 		remove_file(p->dir, "journal.db-shm");
+		for (int version = 1; version < STAGE_SCHEMA; version++) {
+			char copy[32];
+
+			snprintf(copy, sizeof(copy), "journal.db.v%d", version);
+			remove_file(p->dir, copy);
+		}
 		(void)rmdir(p->data);
 		remove_file(p->dir, "lock"); /* from here on another one may make a folder of its own */
 		while (strlen(p->dir) > strlen(p->top) && rmdir(p->dir) == 0)

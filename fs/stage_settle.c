@@ -57,6 +57,7 @@ struct plan {
 	struct stage_intent intent;
 	const struct stage_item **by_node, **by_path; /* sorted */
 	bool *done; /* of by_node */
+	struct stage_changes told; /* times, modes and owners of what leaves the overlay */
 	struct act *act;
 	size_t n, cap;
 };
@@ -71,6 +72,7 @@ static void plan_fini(struct plan *p)
 	free(p->by_node);
 	free(p->by_path);
 	free(p->done);
+	stage_changes_fini(&p->told);
 	stage_intent_fini(&p->intent);
 }
 
@@ -369,19 +371,15 @@ static void journal_act(struct plan *p, struct act *a)
 {
 	struct journal *j = p->s->journal;
 	struct journal_node rec;
-	struct stage_attr attr;
 
 	switch (a->kind) {
 	case ACT_DROP_ROW:
 		journal_del_name(j, a->row->dir->rec.id, a->row->name);
-		journal_del_local(j, a->path);
 		break;
 	case ACT_DROP_FILE:
 		journal_del_name(j, a->row->dir->rec.id, a->row->name);
 		if (stage_node_idle(a->node))
 			journal_del_node(j, a->node->rec.id);
-		stage_node_attr(a->node, &attr);
-		journal_put_local(j, a->item->path, &a->item->key, &attr);
 		break;
 	case ACT_BLOB:
 	case ACT_REBASE:
@@ -491,6 +489,46 @@ static int report(struct plan *p, struct stage_settled *ret)
 	return 0;
 }
 
+/* What was told about names that leave the overlay stays, under the paths that they have on the branch now: first
+ * what lay below renamed folders, then without what is deleted, then what had rows. */
+static int plan_told(struct plan *p)
+{
+	struct stage_changes moved = {0};
+	int rc = 0;
+
+	for (size_t i = 0; i < p->n && rc == 0; i++) {
+		const struct act *a = &p->act[i];
+		AUTO_FREE char *to = NULL;
+
+		if (a->kind == ACT_DROP_ROW)
+			rc = stage_changes_drop(&p->told, p->s->locals, a->path);
+		if ((a->kind != ACT_DIR && a->kind != ACT_DROP_DIR) || a->node->rec.base != STAGE_BASE_PINNED ||
+		    (a->node->rec.flags & JOURNAL_HOME))
+			continue;
+		rc = stage_node_path(a->node, &to);
+		if (rc == 0)
+			rc = stage_changes_move(&moved, p->s->locals, a->node->rec.base_path, to);
+	}
+	if (rc == 0)
+		rc = stage_changes_join(&p->told, &moved);
+	for (size_t i = 0; i < p->n && rc == 0; i++) {
+		const struct act *a = &p->act[i];
+		AUTO_FREE char *path = NULL;
+		struct stage_attr attr;
+
+		if (a->kind == ACT_DROP_FILE) {
+			stage_node_attr(a->node, &attr);
+			rc = stage_changes_put(&p->told, a->item->path, &a->item->key, &attr);
+		} else if (a->kind == ACT_DROP_DIR) {
+			rc = stage_node_path(a->node, &path);
+			if (rc == 0)
+				rc = stage_changes_keep(&p->told, a->node, path);
+		}
+	}
+	stage_changes_fini(&moved);
+	return rc;
+}
+
 static void finish(struct plan *p, struct stage_settled *told)
 {
 	struct stage *s = p->s;
@@ -498,6 +536,7 @@ static void finish(struct plan *p, struct stage_settled *told)
 	s->committing = s->names_taken = s->has_intent = false;
 	snprintf(s->parent, sizeof(s->parent), "%s", p->commit);
 	stage_drop_holds(s, HELD_INTENT);
+	stage_changes_apply(s, &p->told);
 	for (size_t i = 0; i < p->n; i++)
 		apply_act(p, &p->act[i]);
 	stage_reap_all(s);
@@ -520,12 +559,15 @@ static int settle(struct plan *p, struct stage_settled *ret)
 	if (rc == 0)
 		rc = plan_others(p);
 	if (rc == 0)
+		rc = plan_told(p);
+	if (rc == 0)
 		rc = report(p, &told);
 	if (rc < 0)
 		return rc;
 	journal_begin(p->s->journal);
 	for (size_t i = 0; i < p->n; i++)
 		journal_act(p, &p->act[i]);
+	stage_changes_journal(p->s, &p->told);
 	journal_put_meta(p->s->journal, "parent", p->commit);
 	journal_del_intent(p->s->journal);
 	rc = journal_end(p->s->journal);

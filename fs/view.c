@@ -152,6 +152,7 @@ int view_find(struct view *v, struct rev *rev, const struct view_loc *dir, const
 	int r = view_base_list(v, rev, dir, &list, need);
 	if (r < 0)
 		return r;
+	ent.dir_in_base = list != NULL;
 	const struct tree_entry *base = list ? tree_find(list, name) : NULL;
 	if (base && base->kind == HUB_ENTRY_OTHER)
 		base = NULL;
@@ -208,6 +209,12 @@ void view_clear_snode(struct rev *rev, struct inode *inode)
 	inode->snode = 0;
 }
 
+unsigned view_told(const struct stage_attr *attr)
+{
+	return (attr->has_mtime ? STAGE_SET_MTIME : 0) | (attr->has_mode ? STAGE_SET_MODE : 0) |
+	       (attr->has_owner ? STAGE_SET_OWNER : 0);
+}
+
 static struct inode_place *place_new(const char *commit, const char *dir, const char *name)
 {
 	char *path AUTO_FREE = view_join(dir, name);
@@ -219,13 +226,20 @@ static struct inode_place *place_new(const char *commit, const char *dir, const 
 	return p;
 }
 
+/* What the user told about a file or folder that is not staged. -ENOENT: nothing. */
+static int local_of(struct rev *rev, const char *path, enum stage_kind kind, const struct blob_key *key,
+                    struct stage_attr *ret)
+{
+	if (rev->stage)
+		return stage_local_get(rev->stage, path, kind, key, ret);
+	return rev->locals ? stage_locals_get(rev->locals, path, kind, key, ret) : -ENOENT;
+}
+
 /* Times and modes that the user gave a clean file in an earlier life of its inode. */
 static int recall_local(struct rev *rev, struct inode *inode, const char *path)
 {
-	if (!rev->stage)
-		return 0;
 	struct stage_attr attr;
-	int r = stage_local_get(rev->stage, path, &inode->key, &attr);
+	int r = local_of(rev, path, STAGE_FILE, &inode->key, &attr);
 	if (r == -ENOENT)
 		return 0;
 	if (r < 0)
@@ -235,9 +249,36 @@ static int recall_local(struct rev *rev, struct inode *inode, const char *path)
 	if (!inode->local)
 		return -ENOMEM;
 	*inode->local = attr;
-	inode->local_set = STAGE_SET_MTIME | (attr.has_mode ? STAGE_SET_MODE : 0) |
-	                   (attr.has_owner ? STAGE_SET_OWNER : 0);
+	inode->local_set = view_told(&attr);
 	return 0;
+}
+
+/* A folder is seen with this tree: what was told about it with another one counts no more. */
+static int check_dir(struct rev *rev, const struct view_loc *loc, const char *name, const struct view_ent *ent)
+{
+	if (ent->snode || !(rev->stage || rev->locals))
+		return 0;
+	struct stage_attr attr;
+	struct blob_key key = {.alg = HASH_GIT_SHA1};
+	memcpy(key.id, ent->oid, sizeof(ent->oid));
+	char *path AUTO_FREE = view_join(loc->base, name);
+	if (!path)
+		return -ENOMEM;
+	int r = local_of(rev, path, STAGE_DIR, &key, &attr);
+	return r == -ENOENT ? 0 : r;
+}
+
+/* What the user told about a folder, staged or not. */
+static int dir_attr(struct view *v, struct inode *dir, struct stage_attr *ret)
+{
+	struct rev *rev = dir->rev;
+	struct view_loc loc CLEANUP(view_loc_fini) = {0};
+	if (!rev->stage && !rev->locals)
+		return -ENOENT;
+	int r = view_locate_dir(v, dir, &loc);
+	if (r < 0)
+		return r;
+	return loc.snode ? stage_attr(rev->stage, loc.snode, ret) : local_of(rev, loc.base, STAGE_DIR, NULL, ret);
 }
 
 void view_check_snode(struct rev *rev, struct inode *inode)
@@ -263,6 +304,9 @@ bool view_is_same(struct rev *rev, struct inode *inode, const struct view_ent *e
 int view_child(struct view *v, struct inode *dir, const struct view_loc *loc, const char *name, const struct view_ent *ent,
                struct inode **ret)
 {
+	int r = ent->kind == STAGE_DIR ? check_dir(dir->rev, loc, name, ent) : 0;
+	if (r < 0)
+		return r;
 	struct inode *inode = inode_find(v->table, dir, name);
 	if (inode && view_is_same(dir->rev, inode, ent)) {
 		*ret = inode;
@@ -283,7 +327,7 @@ int view_child(struct view *v, struct inode *dir, const struct view_loc *loc, co
 		if (!place)
 			return -ENOMEM;
 	}
-	int r = inode_make(v->table, dir, name, &spec, &inode);
+	r = inode_make(v->table, dir, name, &spec, &inode);
 	if (r < 0) {
 		free(place);
 		return r;
@@ -542,11 +586,6 @@ static void apply(struct stat *st, const struct stage_attr *attr, unsigned what)
 		st->st_mtim = attr->mtime;
 }
 
-static unsigned told(const struct stage_attr *attr)
-{
-	return STAGE_SET_MTIME | (attr->has_mode ? STAGE_SET_MODE : 0) | (attr->has_owner ? STAGE_SET_OWNER : 0);
-}
-
 int view_stat(struct view *v, struct inode *inode, struct stat *ret, double *timeout_s)
 {
 	const struct opts *o = v->env.opts;
@@ -569,15 +608,17 @@ int view_stat(struct view *v, struct inode *inode, struct stat *ret, double *tim
 			st.st_mode &= ~(mode_t)0222;
 		struct stage_attr attr;
 		view_check_snode(rev, inode);
-		int r = inode->snode ? stage_attr(rev->stage, inode->snode, &attr) : -ENOENT;
-		if (r == 0) {
-			st.st_size = (off_t)attr.size;
-			apply(&st, &attr, told(&attr));
-		} else if (!dir) {
-			st.st_size = (off_t)inode->key.size;
-		}
-		if (inode->local && r < 0)
+		int r = -ENOENT;
+		if (dir)
+			r = dir_attr(v, inode, &attr);
+		else if (inode->snode)
+			r = stage_attr(rev->stage, inode->snode, &attr);
+		if (r == 0)
+			apply(&st, &attr, view_told(&attr));
+		else if (inode->local)
 			apply(&st, inode->local, inode->local_set);
+		if (!dir)
+			st.st_size = (off_t)(r == 0 ? attr.size : inode->key.size);
 	} else if (o->read_only) {
 		st.st_mode &= ~(mode_t)0222;
 	}
@@ -871,6 +912,7 @@ void view_free(struct view *v)
 	for (size_t i = 0; i < v->n_revs; i++) {
 		assert(!v->revs[i]->publish);
 		stage_close(v->revs[i]->stage);
+		stage_locals_free(v->revs[i]->locals);
 		lock_fini(&v->revs[i]->lock);
 		free(v->revs[i]->name);
 		free(v->revs[i]->sub);

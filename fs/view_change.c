@@ -80,17 +80,6 @@ static int ensure_nodes(struct view *v, struct rev *rev, struct view_loc *loc)
 	return 0;
 }
 
-/* A folder's mtime moves when its names change. */
-static void touch(struct inode *dir)
-{
-	if (!dir->local)
-		dir->local = calloc(1, sizeof(*dir->local));
-	if (!dir->local)
-		return;
-	clock_gettime(CLOCK_REALTIME, &dir->local->mtime);
-	dir->local_set |= STAGE_SET_MTIME;
-}
-
 /* What stands under a name, and the folder's node, ready for a change. rev->lock held. */
 static int find_for_change(struct view *v, struct inode *dir, const char *name, struct view_loc *loc,
                            struct view_ent *ent, struct view_need *need)
@@ -134,11 +123,10 @@ static int make(struct view *v, struct inode *dir, const char *name, mode_t mode
 		return -EEXIST;
 	r = ensure_nodes(v, rev, &loc);
 	if (r == 0)
-		r = is_dir ? stage_mkdir(rev->stage, loc.snode, name, mode & 07777, &ent.snode)
-		           : stage_create(rev->stage, loc.snode, name, mode & 07777, &ent.snode);
+		r = is_dir ? stage_mkdir(rev->stage, loc.snode, name, mode, &ent.snode)
+		           : stage_create(rev->stage, loc.snode, name, mode, &ent.snode);
 	if (r < 0)
 		return r;
-	touch(dir);
 	ent.kind = is_dir ? STAGE_DIR : STAGE_FILE;
 	return view_child(v, dir, &loc, name, &ent, ret);
 }
@@ -196,6 +184,12 @@ static int check_empty(struct view *v, struct rev *rev, const struct view_loc *l
 	return r;
 }
 
+/* Before a name of the folder goes: an empty folder stays a folder, also one that is not on the branch any more. */
+static int keep_dir(struct rev *rev, const struct view_loc *dir, const struct view_ent *ent)
+{
+	return ent->dir_in_base ? 0 : stage_keep(rev->stage, dir->snode, true);
+}
+
 static int take_away(struct view *v, struct inode *dir, const char *name, enum stage_kind kind, struct view_need *need)
 {
 	int r = prepare(v, dir, need);
@@ -217,11 +211,12 @@ static int take_away(struct view *v, struct inode *dir, const char *name, enum s
 	if (r == 0)
 		r = ensure_nodes(v, rev, &loc);
 	if (r == 0)
+		r = keep_dir(rev, &loc, &ent);
+	if (r == 0)
 		r = kind == STAGE_DIR ? stage_rmdir(rev->stage, loc.snode, name, ent.in_base)
 		                      : stage_unlink(rev->stage, loc.snode, name, ent.in_base);
 	if (r < 0)
 		return r;
-	touch(dir);
 	detach_name(v, dir, name);
 	return 0;
 }
@@ -366,14 +361,14 @@ int view_rename(struct view *v, struct inode *dir, const char *name, struct inod
 	if (r == 0)
 		r = ensure_nodes(v, rev, &dloc);
 	if (r == 0)
+		r = keep_dir(rev, &sloc, &src);
+	if (r == 0)
 		r = stage_source(v, dir, &sloc, name, &src, &pin);
 	if (r == 0)
 		r = stage_rename(rev->stage, sloc.snode, name, src.in_base, dloc.snode, newname,
 		                 pin.kind == STAGE_BASE_PINNED ? &pin : NULL);
 	if (r < 0)
 		return r;
-	touch(dir);
-	touch(newdir);
 	move_inode(v, dir, name, newdir, newname);
 	return 0;
 }
@@ -418,6 +413,43 @@ int view_stage_file(struct view *v, struct inode *inode, struct view_need *need)
 	return r < 0 ? r : view_set_snode(rev, inode, node);
 }
 
+static void merge(struct stage_attr *to, unsigned what, const struct stage_attr *attr)
+{
+	if (what & STAGE_SET_MTIME) {
+		to->has_mtime = true;
+		to->mtime = attr->mtime;
+	}
+	if (what & STAGE_SET_MODE) {
+		to->has_mode = true;
+		to->mode = attr->mode;
+	}
+	if (what & STAGE_SET_OWNER) {
+		to->has_owner = true;
+		to->uid = attr->uid;
+		to->gid = attr->gid;
+	}
+}
+
+/* rev->lock held. */
+static int set_dir_attr(struct view *v, struct inode *dir, unsigned what, const struct stage_attr *attr)
+{
+	struct rev *rev = dir->rev;
+	struct view_loc loc CLEANUP(view_loc_fini) = {0};
+	if (!rev->stage)
+		return -EAGAIN; /* it was given back just now */
+	int r = view_locate_dir(v, dir, &loc);
+	if (r < 0)
+		return r;
+	if (loc.snode)
+		return stage_setattr(rev->stage, loc.snode, what, attr);
+	struct stage_attr local = {.kind = STAGE_DIR};
+	r = stage_local_get(rev->stage, loc.base, STAGE_DIR, NULL, &local);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	merge(&local, what, attr);
+	return stage_local_put(rev->stage, loc.base, NULL, &local);
+}
+
 int view_setattr(struct view *v, struct inode *inode, unsigned what, const struct stage_attr *attr,
                  struct view_need *need)
 {
@@ -429,24 +461,19 @@ int view_setattr(struct view *v, struct inode *inode, unsigned what, const struc
 	view_check_snode(rev, inode);
 	if (inode->snode)
 		return stage_setattr(rev->stage, inode->snode, what, attr);
+	if (inode->kind != INODE_FILE)
+		return set_dir_attr(v, inode, what, attr);
 	if (!inode->local)
 		inode->local = calloc(1, sizeof(*inode->local));
 	if (!inode->local)
 		return -ENOMEM;
+	inode->local->kind = STAGE_FILE;
 	if (!(inode->local_set & STAGE_SET_MTIME))
-		inode->local->mtime = (struct timespec){.tv_sec = rev->date_s};
-	if (what & STAGE_SET_MTIME)
-		inode->local->mtime = attr->mtime;
-	if (what & STAGE_SET_MODE)
-		inode->local->mode = attr->mode;
-	if (what & STAGE_SET_OWNER) {
-		inode->local->uid = attr->uid;
-		inode->local->gid = attr->gid;
-	}
-	inode->local_set |= what;
-	inode->local->has_mode = inode->local_set & STAGE_SET_MODE;
-	inode->local->has_owner = inode->local_set & STAGE_SET_OWNER;
-	if (inode->kind != INODE_FILE || !inode->place || !rev->stage)
+		inode->local->mtime = (struct timespec){.tv_sec = inode->date_s ? inode->date_s : rev->date_s};
+	inode->local->has_mtime = true; /* a file's time stays what it was when its mode was set */
+	merge(inode->local, what, attr);
+	inode->local_set = view_told(inode->local);
+	if (!inode->place || !rev->stage)
 		return 0;
 	return stage_local_put(rev->stage, inode->place->path, &inode->key, inode->local);
 }
@@ -499,12 +526,12 @@ static int make_clean(struct settling *s, struct inode *inode, const struct stag
 	memcpy(place->commit, s->commit, sizeof(place->commit));
 	memcpy(place->path, file->path, strlen(file->path) + 1);
 	*local = file->attr;
+	local->kind = STAGE_FILE;
 	free(inode->place);
 	free(inode->local);
 	inode->place = place;
 	inode->local = local;
-	inode->local_set = STAGE_SET_MTIME | (local->has_mode ? STAGE_SET_MODE : 0) |
-	                   (local->has_owner ? STAGE_SET_OWNER : 0);
+	inode->local_set = view_told(local);
 	inode->key = file->key;
 	if (!file->kept)
 		view_clear_snode(s->rev, inode);
@@ -536,21 +563,82 @@ static void settle_inodes(struct settling *s, const struct stage_settled *settle
 	}
 }
 
+/* Folders that names were deleted in, each as view_locate says. */
+struct thinned {
+	const struct rev *rev;
+	struct view_loc *dirs;
+	size_t n;
+};
+
+static void thinned_fini(struct thinned *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		view_loc_fini(&t->dirs[i]);
+	free(t->dirs);
+}
+
+static int add_thinned(void *arg, uint64_t dir, const char *path)
+{
+	struct thinned *t = arg;
+	if ((t->n & (t->n - 1)) == 0) {
+		struct view_loc *dirs = reallocarray(t->dirs, t->n ? t->n * 2 : 1, sizeof(*dirs));
+		if (!dirs)
+			return -ENOMEM;
+		t->dirs = dirs;
+	}
+	struct view_loc *loc = &t->dirs[t->n];
+	*loc = (struct view_loc){.snode = dir, .has_base = true, .base = strdup(path)};
+	if (!loc->base)
+		return -ENOMEM;
+	memcpy(loc->commit, t->rev->commit, sizeof(loc->commit));
+	t->n++;
+	return 0;
+}
+
+/* Is there a name in the folder's base that the overlay says nothing about, so that it stays on the branch? Only what is
+ * known is looked at. */
+static bool has_remains(struct view *v, struct rev *rev, const struct view_loc *dir)
+{
+	struct view_need need CLEANUP(view_need_fini) = {0};
+	struct tree_listing *list CLEANUP(tree_listing_unrefp) = NULL;
+	if (view_base_list(v, rev, dir, &list, &need) < 0)
+		return false;
+	for (size_t i = 0; list && i < list->n; i++) {
+		struct stage_name what = {.kind = STAGE_NONE};
+		if (stage_lookup(rev->stage, dir->snode, list->entries[i].name, &what) < 0)
+			return false;
+		if (what.kind == STAGE_NONE)
+			return true;
+	}
+	return false;
+}
+
 int view_settle(void *arg, const char *commit, int64_t date_s)
 {
 	struct rev *rev = arg;
 	struct view *v = rev->view;
 	struct stage_settled settled CLEANUP(stage_settled_fini) = {0};
 	struct settling s = {.view = v, .rev = rev, .commit = commit};
+	struct thinned thinned CLEANUP(thinned_fini) = {.rev = rev};
 	LOCKED(&rev->lock);
 	inode_each(v->table, rev, collect_staged, &s);
 	int r = s.r;
 	if (r == 0)
+		r = stage_thinned(rev->stage, add_thinned, &thinned);
+	for (size_t i = 0; r == 0 && i < thinned.n; i++)
+		if (!has_remains(v, rev, &thinned.dirs[i]))
+			thinned.dirs[i].snode = 0; /* the commit may have emptied it */
+	if (r == 0)
 		r = stage_settle(rev->stage, commit, &settled);
 	if (r == 0) {
 		settle_inodes(&s, &settled);
+		/* What fails from here on costs a date, or that a folder stays staged; not the commit. */
+		for (size_t i = 0; i < thinned.n; i++)
+			if (stage_keep(rev->stage, thinned.dirs[i].snode, false) < 0)
+				log_debug("a folder that is not empty stays staged");
+		if (rev->date_s && stage_date_put(rev->stage, commit, rev->date_s) < 0)
+			log_debug("the date of what was not told about is lost at the next mount");
 		memcpy(rev->commit, commit, sizeof(rev->commit));
-		rev->date_s = date_s;
 		tree_adopt(v->env.tree, &rev->repo, rev->name, commit, date_s);
 	}
 	free(s.staged);
@@ -602,7 +690,7 @@ static void detach_staged(struct discarding *d)
 	for (size_t i = 0; i < d->n; i++) {
 		struct inode *inode = d->inodes[i];
 		char *path AUTO_FREE = NULL;
-		if ((inode->snode || (inode->kind == INODE_DIR && inode->local)) &&
+		if (inode->snode &&
 		    inode_path(d->view->table, inode, &path) == 0 && path[0] && is_below(path, d->path))
 			inode_detach(d->view->table, inode);
 	}

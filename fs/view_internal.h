@@ -50,6 +50,7 @@ struct view_ent {
 	enum stage_kind kind; /* STAGE_NONE, _FILE or _DIR */
 	uint64_t snode;       /* of the overlay; 0: it is the base's */
 	bool in_base;         /* the base holds the name, whatever the overlay says */
+	bool dir_in_base;     /* the base holds the folder itself */
 	struct blob_key key;  /* of a file of the base */
 	uint8_t oid[20];
 };
@@ -78,6 +79,8 @@ uint64_t view_ino(const struct rev *rev, const char *path);
 bool view_is_same(struct rev *rev, struct inode *inode, const struct view_ent *ent);
 /* "dir/name", or "name" when dir is "". Caller frees; NULL: no memory. */
 char *view_join(const char *dir, const char *name);
+/* What of the attributes counts: STAGE_SET_*. */
+unsigned view_told(const struct stage_attr *attr);
 /* Gives the inode its stage node, pinned when it is open. rev->lock held. */
 int view_set_snode(struct rev *rev, struct inode *inode, uint64_t snode) MUST_USE;
 void view_clear_snode(struct rev *rev, struct inode *inode);

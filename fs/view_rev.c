@@ -242,6 +242,10 @@ int view_open_stage(struct view *v, struct rev *rev, bool create)
 	LOCKED(&rev->lock);
 	rev->stage = stage;
 	rev->publish = publish;
+	stage_locals_free(STEAL(rev->locals)); /* the stage has them */
+	int64_t date_s;
+	if (stage_date_get(stage, rev->commit, &date_s) == 0)
+		rev->date_s = date_s; /* our own commits change no times */
 	return 0;
 }
 
@@ -274,7 +278,11 @@ static bool take_idle(struct rev *rev, struct stage **ret_stage, struct publish 
 	LOCKED(&rev->lock);
 	if (!rev->publish || rev->users > 0 || !stage_empty(rev->stage))
 		return false;
+	struct stage_locals *locals = stage_locals_keep(rev->stage);
+	if (!locals)
+		return false;
 	inode_each(rev->view->table, rev, forget_node, NULL);
+	rev->locals = locals;
 	*ret_stage = STEAL(rev->stage);
 	*ret_publish = STEAL(rev->publish);
 	return true;
@@ -295,6 +303,7 @@ static int reap_one(void *arg, struct rev *rev)
 	LOCKED(&rev->lock); /* somebody waits for it: it stays */
 	rev->stage = stage;
 	rev->publish = publish;
+	stage_locals_free(STEAL(rev->locals));
 	return 0;
 }
 

@@ -500,9 +500,9 @@ static void settles_writers(void **state)
 	{
 		struct blob_key p = key_of("p");
 
-		assert_int_equal(stage_local_get(stage, "plain", &p, &local), 0);
-		assert_int_equal(stage_local_get(stage, "plain", &key, &local), -ENOENT);
-		assert_int_equal(stage_local_get(stage, "open", &key, &local), -ENOENT);
+		assert_int_equal(stage_local_get(stage, "plain", STAGE_FILE, &p, &local), 0);
+		assert_int_equal(stage_local_get(stage, "plain", STAGE_FILE, &key, &local), -ENOENT);
+		assert_int_equal(stage_local_get(stage, "open", STAGE_FILE, &key, &local), -ENOENT);
 	}
 }
 
@@ -859,7 +859,7 @@ static void attributes(void **state)
 	struct stage_attr set = {.mode = 0751, .uid = 12, .gid = 34, .mtime = {.tv_sec = 4102444800}}, got;
 	struct blob_key key = key_of("committed");
 
-	assert_false(attr_of(node).has_mode || attr_of(node).has_owner);
+	assert_true(attr_of(node).has_mode && attr_of(node).mode == 0644 && !attr_of(node).has_owner);
 	assert_int_equal(stage_setattr(stage, node, STAGE_SET_MODE | STAGE_SET_OWNER | STAGE_SET_MTIME, &set),
 	                 0);
 	assert_int_equal(stage_setattr(stage, STAGE_ROOT, STAGE_SET_MODE, &set), 0);
@@ -877,14 +877,14 @@ static void attributes(void **state)
 	assert_int_equal(stage_setattr(stage, node, STAGE_SET_MODE, &set), 0);
 	writer_gone(node);
 	assert_int_equal(lookup(STAGE_ROOT, "c").kind, STAGE_NONE);
-	assert_int_equal(stage_local_get(stage, "c", &key, &got), 0);
+	assert_int_equal(stage_local_get(stage, "c", STAGE_FILE, &key, &got), 0);
 	assert_int_equal(got.mode, 0751);
 	assert_int_equal(got.mtime.tv_sec, 1000);
 	assert_int_equal(stage_discard(stage, ""), 0);
 	assert_true(stage_empty(stage));
 	/* Which keeps the folder. */
 	reopen();
-	assert_int_equal(stage_local_get(stage, "c", &key, &got), 0);
+	assert_int_equal(stage_local_get(stage, "c", STAGE_FILE, &key, &got), 0);
 }
 
 static int count_each(void *arg, const char *path, const struct stage_attr *attr)

@@ -16,6 +16,7 @@
 
 #include "log.h"
 #include "stage_journal.h"
+#include "stage_schema.h"
 
 #define COMMIT1 "1111111111111111111111111111111111111111"
 
@@ -67,6 +68,14 @@ static void sql(const char *text)
 	assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
+static void set_schema(int version)
+{
+	char text[100];
+
+	snprintf(text, sizeof(text), "UPDATE meta SET value = '%d' WHERE key = 'schema'", version);
+	sql(text);
+}
+
 static struct blob_key key_of(enum hash_alg alg, const char *text)
 {
 	struct blob_key key;
@@ -82,7 +91,8 @@ struct loaded {
 		uint64_t parent, node, gen;
 		char name[300];
 	} names[8];
-	size_t n_nodes, n_layers, n_names;
+	struct journal_local locals[8];
+	size_t n_nodes, n_layers, n_names, n_locals;
 	int answer;
 };
 
@@ -115,9 +125,19 @@ static int on_name(void *arg, uint64_t parent, const char *name, uint64_t node, 
 	return 0;
 }
 
+static int on_local(void *arg, struct journal_local *local)
+{
+	struct loaded *l = arg;
+
+	l->locals[l->n_locals++] = *local;
+	local->path = NULL;
+	return 0;
+}
+
 static int load(struct loaded *l)
 {
-	static const struct journal_loader to = {.node = on_node, .layer = on_layer, .name = on_name};
+	static const struct journal_loader to = {
+		.node = on_node, .layer = on_layer, .name = on_name, .local = on_local};
 
 	return journal_load(journal, &to, l);
 }
@@ -130,6 +150,8 @@ static void loaded_fini(struct loaded *l)
 	}
 	for (size_t i = 0; i < l->n_layers; i++)
 		free(l->layers[i].blob.path);
+	for (size_t i = 0; i < l->n_locals; i++)
+		free(l->locals[i].path);
 }
 
 static void rows(void **state)
@@ -283,22 +305,47 @@ static void intents(void **state)
 
 static void locals(void **state)
 {
-	struct blob_key one = key_of(HASH_SHA256, "1"), two = key_of(HASH_SHA256, "2");
-	struct stage_attr put = {.mode = 0640, .has_mode = true, .mtime = {.tv_sec = 5, .tv_nsec = 6}}, got;
+	char file[] = "p", folder[] = "d\xff";
+	struct journal_local put = {
+		.path = file, .has_key = true, .key = key_of(HASH_SHA256, "1"),
+		.attr = {.kind = STAGE_FILE, .mode = 0640, .has_mode = true, .has_mtime = true,
+		         .mtime = {.tv_sec = 5, .tv_nsec = 6}},
+	};
+	struct journal_local dir_put = {
+		.path = folder, .attr = {.kind = STAGE_DIR, .has_owner = true, .uid = 7, .gid = 8}};
+	struct loaded l = {0};
 
-	assert_false(journal_has_local(journal));
 	journal_begin(journal);
-	journal_put_local(journal, "p", &one, &put);
+	journal_put_local(journal, &dir_put);
+	journal_put_local(journal, &put);
+	put.attr.mode = 0600;
+	journal_put_local(journal, &put);
 	assert_int_equal(journal_end(journal), 0);
-	assert_true(journal_has_local(journal));
-	assert_int_equal(journal_get_local(journal, "p", &two, &got), -ENOENT);
-	assert_int_equal(journal_get_local(journal, "q", &one, &got), -ENOENT);
-	assert_int_equal(journal_get_local(journal, "p", &one, &got), 0);
-	assert_true(got.has_mode && !got.has_owner && got.mode == 0640 && got.mtime.tv_nsec == 6);
+	reopen();
+	assert_int_equal(load(&l), 0);
+	assert_int_equal(l.n_locals, 2);
+	assert_string_equal(l.locals[0].path, folder);
+	assert_false(l.locals[0].has_key);
+	assert_int_equal(l.locals[0].attr.kind, STAGE_DIR);
+	assert_true(l.locals[0].attr.has_owner && !l.locals[0].attr.has_mode && !l.locals[0].attr.has_mtime);
+	assert_int_equal(l.locals[0].attr.gid, 8);
+	assert_string_equal(l.locals[1].path, file);
+	assert_true(l.locals[1].has_key && hash_key_equal(&l.locals[1].key, &put.key));
+	assert_int_equal(l.locals[1].attr.mode, 0600);
+	assert_int_equal(l.locals[1].attr.mtime.tv_nsec, 6);
+	loaded_fini(&l);
 	journal_begin(journal);
 	journal_del_local(journal, "p");
 	assert_int_equal(journal_end(journal), 0);
-	assert_false(journal_has_local(journal));
+	l = (struct loaded){0};
+	assert_int_equal(load(&l), 0);
+	assert_int_equal(l.n_locals, 1);
+	loaded_fini(&l);
+	/* A file without its content's id is no record of ours. */
+	sql("UPDATE local SET kind = 2");
+	l = (struct loaded){0};
+	assert_int_equal(load(&l), -EIO);
+	loaded_fini(&l);
 }
 
 /* Every file of the folder, one after the other. */
@@ -328,12 +375,12 @@ static void newer(void **state)
 
 	journal_close(journal);
 	journal = NULL;
-	sql("UPDATE meta SET value = '2' WHERE key = 'schema'");
+	sql("UPDATE meta SET value = '98' WHERE key = 'schema'");
 	/* Also as one that was killed leaves it: the last change in the write-ahead log. */
 	snprintf(path, sizeof(path), "%s/journal.db", dir);
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
 	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-	assert_int_equal(sqlite3_exec(db, "UPDATE meta SET value = '3' WHERE key = 'schema'", NULL, NULL,
+	assert_int_equal(sqlite3_exec(db, "UPDATE meta SET value = '99' WHERE key = 'schema'", NULL, NULL,
 	                              NULL), SQLITE_OK);
 	sqlite3_close(db);
 	read_dir(&before);
@@ -345,7 +392,7 @@ static void newer(void **state)
 	assert_memory_equal(before.data, after.data, before.len);
 	buf_fini(&before);
 	buf_fini(&after);
-	sql("UPDATE meta SET value = '1' WHERE key = 'schema'");
+	set_schema(STAGE_SCHEMA);
 	assert_int_equal(journal_open(dir, false, &journal, &fresh), 0);
 }
 
