@@ -244,18 +244,41 @@ void ops_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t 
 
 /* -- listing -- */
 
+/* An open folder: its names as of opendir, or of the last time that it was read from its beginning. */
+struct dir_handle {
+	struct view_dir *names;
+	bool begun;
+};
+
+static struct dir_handle *dir_handle_of(const struct fuse_file_info *fi)
+{
+	return (struct dir_handle *)(uintptr_t)fi->fh;
+}
+
+static void dir_handle_free(struct dir_handle *h)
+{
+	view_dir_free(h->names);
+	free(h);
+}
+
 static int run_opendir(struct call *c, struct view_need *need)
 {
 	AUTO_INODE dir = ops_hold(c, c->ino);
-	struct view_dir *d;
+	struct view_dir *names;
 	if (!dir.inode)
 		return -ESTALE;
-	int r = view_list(dir.view, dir.inode, &d, need);
+	int r = view_list(dir.view, dir.inode, &names, need);
 	if (r < 0)
 		return r;
-	c->fi.fh = (uint64_t)(uintptr_t)d;
+	struct dir_handle *h = malloc(sizeof(*h));
+	if (!h) {
+		view_dir_free(names);
+		return -ENOMEM;
+	}
+	*h = (struct dir_handle){.names = names};
+	c->fi.fh = (uint64_t)(uintptr_t)h;
 	if (fuse_reply_open(c->req, &c->fi) < 0)
-		view_dir_free(d);
+		dir_handle_free(h);
 	return 0;
 }
 
@@ -297,26 +320,50 @@ static size_t add_plus(fuse_req_t req, struct held_inode *dir, const struct view
 	return n;
 }
 
-static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
+static int run_readdir(struct call *c, struct view_need *need)
 {
-	const struct view_dir *d = (const struct view_dir *)(uintptr_t)fi->fh;
-	struct call c = {.req = req, .ops = ops_of(req)};
-	AUTO_INODE dir = ops_hold(&c, ino);
-	char *buf AUTO_FREE = malloc(size);
-	if (!buf || !dir.inode) {
-		fuse_reply_err(req, buf ? ESTALE : ENOMEM);
-		return;
+	struct dir_handle *h = dir_handle_of(&c->fi);
+	AUTO_INODE dir = ops_hold(c, c->ino);
+	char *buf AUTO_FREE = malloc(c->size);
+	bool plus = c->flags;
+	if (!buf || !dir.inode)
+		return buf ? -ESTALE : -ENOMEM;
+	if (c->off == 0 && h->begun) { /* rewinddir shows what is there now */
+		struct view_dir *names;
+		int r = view_list(dir.view, dir.inode, &names, need);
+		if (r < 0)
+			return r;
+		view_dir_free(h->names);
+		h->names = names;
 	}
+	h->begun = true;
+	const struct view_dir *d = h->names;
 	size_t used = 0;
-	for (size_t i = (size_t)off; i < d->n + 2; i++) {
+	for (size_t i = (size_t)c->off; i < d->n + 2; i++) {
 		struct stat st = ent_stat(d, i);
-		size_t n = plus ? add_plus(req, &dir, d, i, buf + used, size - used)
-		                : fuse_add_direntry(req, buf + used, size - used, ent_name(d, i), &st, (off_t)i + 1);
-		if (n > size - used)
+		size_t n = plus ? add_plus(c->req, &dir, d, i, buf + used, c->size - used)
+		                : fuse_add_direntry(c->req, buf + used, c->size - used, ent_name(d, i), &st, (off_t)i + 1);
+		if (n > c->size - used)
 			break;
 		used += n;
 	}
-	fuse_reply_buf(req, buf, used);
+	fuse_reply_buf(c->req, buf, used);
+	return 0;
+}
+
+static void read_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
+{
+	struct call c = {
+		.req = req,
+		.ops = ops_of(req),
+		.run = run_readdir,
+		.ino = ino,
+		.size = size,
+		.off = off,
+		.flags = plus,
+		.fi = *fi,
+	};
+	ops_dispatch(&c);
 }
 
 void ops_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -332,7 +379,7 @@ void ops_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, str
 void ops_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	view_dir_free((struct view_dir *)(uintptr_t)fi->fh);
+	dir_handle_free(dir_handle_of(fi));
 	fuse_reply_err(req, 0);
 }
 
