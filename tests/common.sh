@@ -3,6 +3,8 @@
 PYTHON_ENV=build/venv
 PYTHON=$PYTHON_ENV/bin/python3
 HUB1_ENV=build/venv-hub1
+LIBRARIES_ENV=build/venv-libraries
+NODE_ENV=build/node
 
 die() {
 	echo "$*" >&2

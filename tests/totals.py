@@ -45,7 +45,7 @@ def main():
     *builds, logs = sys.argv[1:]
     runners = ["unit-" + (build.partition("build-")[2] or "gcc") for build in builds]
     found = dict(zip(runners, map(of_meson, builds)))
-    expected = {"clients", "clients-hub1", "mount-root", "mount-user"}
+    expected = {"clients", "clients-hub1", "clients-libraries", "mount-root", "mount-user"}
     for path in sorted(glob.glob(os.path.join(logs, "*.xml"))):
         found[os.path.basename(path)[:-len(".xml")]] = of_pytest(path)
     for name in found:

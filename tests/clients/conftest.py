@@ -22,7 +22,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "hub"))
 
 from client import Hub  # noqa: E402
-from examiner import CALLS, FILES, PUBLIC, Counted, public_functions  # noqa: E402
+from examiner import CALLS, FILES, PUBLIC, VERSIONS, Counted, public_functions  # noqa: E402
 
 HOME = tempfile.mkdtemp(prefix="test-clients-")
 HUB = Hub(multipart_threshold=6_000_000, chunk_size=1_000_000)
@@ -55,7 +55,7 @@ def pytest_terminal_summary(terminalreporter, config):
     for item in HUB.requests():
         if item["agent"]:
             requests[item["origin"], item["method"], item["path"], item["agent"], item["status"]] += 1
-    agents = sorted({name for key in requests for name in examiner_names(key[3])})
+    agents = sorted({name for key in requests for name in examiner_names(key[3])} | VERSIONS)
     terminalreporter.section("examiners: " + (", ".join(agents) or "none"))
     for name, count in sorted(CALLS.items()):
         terminalreporter.line(f"{count:5} {name}")
@@ -67,7 +67,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 def examiner_names(agent):
     """The name/version items of a User-Agent, the plain HTTP library and Python left out."""
-    found = re.findall(r"(?:hf_hub|transformers|datasets|git|git-lfs|@huggingface/hub|node)/[\d.]+|^node$", agent)
+    found = re.findall(r"(?:hf_hub|transformers|datasets|git|git-lfs)/[\d.]+", agent)
     return [name.replace("hf_hub", "huggingface_hub") for name in found]
 
 

@@ -4,6 +4,7 @@ import collections
 import pathlib
 
 CALLS = collections.Counter()  # how often each function or command of an examiner was called
+VERSIONS = set()  # name/version of examiners that do not say it in their requests
 PUBLIC = []  # every public function of the official client's API, called or not
 
 FILES = {

@@ -102,8 +102,18 @@ def test_missing_things_have_codes(hub, filled):
 
 
 def test_raw_gives_the_pointer(hub, filled):
+    pointer = hub.blob(filled, "w.bin")
     answer = hub.request("GET", f"/{filled}/raw/main/w.bin")
-    assert answer.body == hub.blob(filled, "w.bin")
+    assert answer.body == pointer
+    again = hub.request("GET", f"/{filled}/raw/main/w.bin", headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status == 200
+    part = hub.request("GET", f"/{filled}/raw/main/w.bin", headers={"Range": "bytes=0-6"})
+    assert (part.status, part.body, part.headers["Content-Range"]) == (206, b"version", f"bytes 0-6/{len(pointer)}")
+
+
+def test_head_is_the_default_branch(hub, filled):
+    """What @huggingface/hub asks for when no revision is given."""
+    assert hub.head(filled, "HEAD") == hub.head(filled, "main")
 
 
 def test_encoded_revisions_are_one_segment(hub, filled):
@@ -169,7 +179,7 @@ def test_nonsense_in_the_query_is_refused(hub, repo, rest):
     assert hub.request("GET", hub.api(repo) + rest).status == 400
 
 
-@pytest.mark.parametrize("rev", ["..%2F..%2Fconfig", "%00", "x" * 300, "refs%2Fheads%2Fmain", "HEAD"])
+@pytest.mark.parametrize("rev", ["..%2F..%2Fconfig", "%00", "x" * 300, "refs%2Fheads%2Fmain", "HEAD~1"])
 def test_odd_revisions_are_unknown(hub, repo, rev):
     assert code(hub.request("GET", f"{hub.api(repo)}/revision/{rev}")) == (404, "RevisionNotFound")
 

@@ -211,5 +211,5 @@ def raw(context, pre, id, rev, path):
     commit = commit_of(repo, rev)
     entry, _ = _file(repo, commit, path)
     content = repo.git.content(entry.oid)
-    return Response(200, content, [*_headers(context, commit, path), ("ETag", f'"{entry.oid}"'),
-                                   ("Content-Type", "text/plain; charset=utf-8")])
+    headers = [*_headers(context, commit, path), ("Content-Type", "text/plain; charset=utf-8")]
+    return content_response(context.request, content, len(content), f'"{entry.oid}"', headers, conditional=False)

@@ -29,10 +29,11 @@ def parse_range(header, size):
     return start, end
 
 
-def content_response(request, content, size, etag, headers):
-    """Answer a GET or HEAD with `content`: bytes, or the path of a file of `size` bytes."""
+def content_response(request, content, size, etag, headers, conditional=True):
+    """Answer a GET or HEAD with `content`: bytes, or the path of a file of `size` bytes. Without
+    `conditional`, If-None-Match is not looked at."""
     headers = [("ETag", etag), ("Accept-Ranges", "bytes"), *headers]
-    if matches_etag(request, etag):
+    if conditional and matches_etag(request, etag):
         return Response(304, b"", headers)
     try:
         found = parse_range(request.headers.get("range"), size)

@@ -151,7 +151,9 @@ class Repo:
             return None
 
     def _ref_names(self, revision):
-        """The full names that a revision may stand for, the first wins."""
+        """The full names that a revision may stand for, the first wins. @huggingface/hub asks for `HEAD`."""
+        if revision == "HEAD":
+            return ["refs/heads/main"]
         if gitrepo.SHA1.match(revision):
             return []
         if revision.startswith(("refs/pr/", "refs/convert/")):
