@@ -10,6 +10,7 @@ import time
 import uuid
 
 import attributes
+import discussions
 import paths
 from api_files import commit_of
 from data_origin import download_url, object_path, part_path
@@ -52,12 +53,12 @@ def preupload(context, T, id, rev):
 
 
 def may_push(context, repo, rev):
-    """Refuse whoever may not write: members write everywhere, authors to their own pull requests."""
-    if context.account and rev.startswith("refs/pr/") and context.account.writer:
-        for discussion in repo.meta["discussions"]:
-            if f"refs/pr/{discussion['num']}" == rev and discussion["author"] == context.account.name:
-                return
-    context.repo(repo.type, repo.id, "write")
+    """Refuse whoever may not write: members write everywhere, authors to their own pull requests, and nobody
+    to one that has ended."""
+    pull, account = discussions.pull_of(repo, rev), context.account
+    if not (pull and account and account.writer and account.name == pull["author"]):
+        context.repo(repo.type, repo.id, "write")
+    discussions.may_commit(context.config, repo, rev)
 
 
 def _judge(context, repo, commit, file, rules, ignore):

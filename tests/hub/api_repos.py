@@ -82,7 +82,10 @@ def revision_info(context, T, id, rev):
     if expand and blobs:
         raise ApiError(400, "expand cannot be combined with blobs")
     wanted = expand or sorted(EXPANDABLE - {"cardData", "config", "library_name", "pipeline_tag"})
-    return json_response(_describe(repo, commit, wanted, blobs))
+    described = _describe(repo, commit, wanted, blobs)
+    if rev == "main" and repo.meta.get("stale_head") and "sha" in described:
+        described["sha"] = repo.meta["stale_head"]
+    return json_response(described)
 
 
 def _check_expand(expand):

@@ -181,7 +181,8 @@ class Hub:
         return self._control("POST", "config", values)
 
     def set_repo(self, repo_id, type="model", **flags):
-        """Set private, gated (False, "auto", "manual"), disabled, granted (list of accounts)."""
+        """Set private, gated (False, "auto", "manual"), disabled, granted (list of accounts), stale_head (the
+        commit that the info of `main` gives whatever the branch holds; None for the truth)."""
         self._control("POST", "config", {"repo": {"type": type, "id": repo_id, **flags}})
 
     # Repositories
@@ -201,6 +202,10 @@ class Hub:
     def alias(self, repo_id, alias, type="model"):
         """Make an old name lead to a repository, as if it had been moved; of one word (`gpt2`) or two."""
         self._control("POST", "alias", {"type": type, "id": repo_id, "alias": alias})
+
+    def prune(self, repo_id, type="model"):
+        """Delete every git object that no ref leads to: reads pinned to it are 404 from now on."""
+        self._control("POST", "prune", {"type": type, "id": repo_id})
 
     def finish_copies(self):
         """Let the LFS files of duplicates arrive (switch `duplicate_files`); how many did."""

@@ -15,7 +15,7 @@ from http_engine import json_response
 from seeding import many_files
 from store import SHA256, valid_name
 
-REPO_FLAGS = {"private", "gated", "disabled", "granted"}
+REPO_FLAGS = {"private", "gated", "disabled", "granted", "stale_head"}
 
 
 class Control:
@@ -106,6 +106,13 @@ class Control:
         if self.store.find(repo.type, alias):
             raise ValueError(f"{alias} is a repository")
         self.store.names.add(repo.type, alias, repo.id)
+        return {}
+
+    def post_prune(self, request):
+        """Delete every git object that no ref leads to, as the Hub does some day after a super-squash."""
+        repo = self._repo(_body(request))
+        with repo.lock:
+            repo.git.prune()
         return {}
 
     def post_copies(self, request):

@@ -235,13 +235,20 @@ class GitRepository:
         except GitError:
             return None
 
+    def prune(self):
+        """Delete every object that no ref leads to. Nobody may be writing."""
+        self.run("prune", "--expire=now")
+        self.trees, self.remembered, self.commits, self.blobs = {}, 0, {}, {}
+        self.listings.clear()
+
     def fetch(self, other, oid):
         """Take an object, and all that hangs on it, from another repository."""
         self.run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", other.path, oid)
 
-    def run(self, *arguments):
-        """The output of a git command in the repository, as bytes; GitError if it fails."""
-        done = subprocess.run(["git", "-C", self.path, *arguments], env=git_environment(), capture_output=True)
+    def run(self, *arguments, environment=None, data=b""):
+        """The output of a git command in the repository, as bytes; GitError if it fails. `data` is its input."""
+        done = subprocess.run(["git", "-C", self.path, *arguments], input=data, capture_output=True,
+                              env={**git_environment(), **(environment or {})})
         if done.returncode != 0:
             raise GitError(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace").strip())
         return done.stdout

@@ -10,10 +10,12 @@ import api_commit  # noqa: F401
 import api_discussions  # noqa: F401
 import api_files  # noqa: F401
 import api_git  # noqa: F401
+import api_history  # noqa: F401
 import api_lfs  # noqa: F401
 import api_manage  # noqa: F401
 import api_refs  # noqa: F401
 import api_repos  # noqa: F401
+import api_safetensors  # noqa: F401
 import names
 from errors import ApiError, repo_not_found
 from gitrepo import GitError, RefConflict

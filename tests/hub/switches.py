@@ -24,6 +24,10 @@ SWITCHES = {
     "compare_raw": Switch("raw", ["patch"], "3.6", "`compare?raw=true`: `git diff --raw`, or a unified diff"),
     "tag_message": Switch("annotated", ["light"], "3.8", "what a tag with a message is in git"),
     "space_readme": Switch("none", ["written"], "3.10", "a README.md in the first commit of a space"),
+    "draft_merge": Switch("refuse", ["accept"], "3.10", "merging a pull request that is a draft"),
+    "merge_commit": Switch("squash", ["merge"], "3.10", "a merge: one commit on the base, or one with two parents"),
+    "merge_conflict_status": Switch(409, [400, 412], "3.10", "status of a merge with conflicts"),
+    "ended_pull_request": Switch("refuse", ["accept"], "3.10", "commits to a merged or closed pull request"),
     "duplicate_history": Switch(
         "squash", ["keep"], "3.10", "a duplicated repository: one commit, or the history"
     ),
