@@ -37,154 +37,6 @@ _Static_assert(BLOCKS_SIZE == INDEX_BLOCK, "the index counts in the same blocks"
 #define HASH_INLINE_BLK 4 /* blocks that blocks_store hashes on its way; the writer thread does longer runs */
 #define CLAIM_POLL_MS 10  /* the kernel cannot wait for a lock with a limit */
 
-/* -- proof -- */
-
-/* Blocks that will not be noted: they are counted no longer. */
-static void forget_fresh(struct blob *blob, uint64_t seg, uint64_t bits)
-{
-	uint64_t had = atomic_fetch_and(&blob->fresh[seg], ~bits) & bits;
-
-	for (; had; had &= had - 1)
-		atomic_fetch_sub(&blob->b->behind, block_len(blob, seg * 64 + lowest_bit(had)));
-}
-
-static void drop_block(struct blob *blob, uint64_t block, const char *why)
-{
-	int r;
-
-	bit_clear(blob->checked, block);
-	forget_fresh(blob, block / 64, (uint64_t)1 << block % 64);
-	if (!bit_clear(blob->present, block))
-		return;
-	atomic_store(&blob->map->verified, 0);
-	log_warn("%s: block %llu %s: it is dropped", blob->path, (unsigned long long)block, why);
-	r = index_drop(blob->b->ix, &blob->key, block / 64, (uint64_t)1 << block % 64);
-	if (r < 0)
-		log_debug("%s: dropping a block: %s", blob->path, strerror(-r));
-}
-
-/* Compares the block with its checksum. 0, or -EAGAIN when it was wrong and is dropped. */
-static int check_block(struct blob *blob, uint64_t block)
-{
-	uint8_t piece[64 << 10];
-	uint64_t off = block * BLOCKS_SIZE, left = block_len(blob, block);
-	uint32_t want = atomic_load(&blob->crc[block]), crc = 0;
-
-	while (left) {
-		size_t len = MIN(left, sizeof(piece));
-		ssize_t got = util_pread_all(blob->fd, piece, len, off);
-
-		if (got != (ssize_t)len) {
-			if (got < 0)
-				atomic_store(&blob->sick, true);
-			drop_block(blob, block, got < 0 ? strerror((int)-got) : "is not there");
-			return -EAGAIN;
-		}
-		crc = hash_crc32c(crc, piece, len);
-		off += len;
-		left -= len;
-	}
-	if (crc != want) {
-		drop_block(blob, block, "does not have its checksum");
-		return -EAGAIN;
-	}
-	bit_set(blob->checked, block);
-	return 0;
-}
-
-/* The whole has another hash than its name says: nothing of it is to be served. */
-static void drop_all(struct blob *blob)
-{
-	char hex[HASH_MAX_HEX];
-
-	hash_key_hex(&blob->key, hex);
-	log_warn("%s: the bytes that arrived do not have this hash: all %llu are dropped", hex,
-	         (unsigned long long)blob->key.size);
-	atomic_store(&blob->map->verified, 0);
-	for (uint64_t s = 0; s < blob->n_segs; s++) {
-		uint64_t had;
-		int r;
-
-		atomic_store(&blob->checked[s], 0);
-		forget_fresh(blob, s, ~(uint64_t)0);
-		had = atomic_exchange(&blob->present[s], 0);
-		r = had ? index_drop(blob->b->ix, &blob->key, s, ~(uint64_t)0) : 0;
-		if (r < 0)
-			log_debug("%s: dropping blocks: %s", blob->path, strerror(-r));
-	}
-}
-
-/* Owner of `hashing`: feeds what is present and comes next, at most `max` blocks; `data` is the bytes of
- * `block`. 0 nothing more to do now, 1 stopped at `max`, -EBADMSG wrong hash (all dropped), else -errno. */
-static int hash_some(struct blob *blob, uint64_t max, uint64_t block, const void *data)
-{
-	AUTO_FREE uint8_t *buf = NULL;
-	struct blob_key got = {0};
-	int r;
-
-	if (atomic_load(&blob->map->verified))
-		return 0;
-	if (!blob->hash) {
-		blob->hash = hash_new(blob->key.alg, blob->key.size);
-		blob->hashed_blk = 0;
-		if (!blob->hash)
-			return -ENOMEM;
-	}
-	for (; blob->hashed_blk < blob->n_blocks; blob->hashed_blk++) {
-		uint64_t at = blob->hashed_blk;
-		size_t len = (size_t)block_len(blob, at);
-		const void *from = data;
-
-		if (!bit_get(blob->present, at))
-			return 0;
-		if (max-- == 0)
-			return 1;
-		if (!data || at != block) {
-			if (!buf && !(buf = malloc(BLOCKS_SIZE)))
-				return -ENOMEM;
-			if (!bit_get(blob->checked, at) && check_block(blob, at) < 0)
-				return 0;
-			if (util_pread_all(blob->fd, buf, len, at * BLOCKS_SIZE) != (ssize_t)len) {
-				drop_block(blob, at, "cannot be read");
-				return 0;
-			}
-			from = buf;
-		}
-		r = hash_add(blob->hash, from, len);
-		if (r < 0)
-			return r;
-	}
-	r = hash_end(blob->hash, &got);
-	hash_free(STEAL(blob->hash));
-	blob->hashed_blk = 0;
-	if (r < 0)
-		return r;
-	if (!hash_key_equal(&got, &blob->key)) {
-		drop_all(blob);
-		return -EBADMSG;
-	}
-	atomic_store(&blob->map->verified, 1);
-	r = index_set_verified(blob->b->ix, &blob->key, true);
-	if (r < 0)
-		log_debug("%s: noting that it was checked: %s", blob->path, strerror(-r));
-	return 0;
-}
-
-/* hash_some by one thread at a time: somebody else's turn is not waited for. */
-int blocks_hash_turn(struct blob *blob, uint64_t max, uint64_t block, const void *data)
-{
-	int r;
-
-	do {
-		if (atomic_exchange(&blob->hashing, true))
-			return 0;
-		r = hash_some(blob, max, block, data);
-		atomic_store(&blob->hashing, false);
-		/* A block may have come just after hash_some missed it, from a thread that saw us hashing. */
-	} while (r == 0 && !atomic_load(&blob->map->verified) && all_present(blob));
-	return r;
-}
-
 /* -- the table of blobs -- */
 
 static struct blob **bucket_of(struct blocks *b, const struct blob_key *key)
@@ -269,15 +121,13 @@ void blocks_gone_stale(struct blob *blob)
 /* Called when a blob was opened: what there is to do about it later? */
 static void blob_opened_locked(struct blob *blob)
 {
-	bool unproven = blob->n_blocks > 0 && blob->fd >= 0 && !atomic_load(&blob->map->verified) &&
-	                all_present(blob);
 	bool unnoted = false;
 
 	if (blob->fd < 0 || blob->n_blocks == 0)
 		return;
 	if (time(NULL) - atomic_load(&blob->used_s) >= TOUCH_S)
 		blob->want_touch = true;
-	blob->want_hash |= unproven;
+	blob->want_hash |= !atomic_load(&blob->map->verified) && all_present(blob);
 	for (uint64_t s = 0; s < blob->n_segs && !unnoted; s++)
 		unnoted = atomic_load(&blob->fresh[s]);
 	if (blob->want_touch || blob->want_hash || unnoted)
@@ -414,7 +264,7 @@ ssize_t blocks_read(struct blob *blob, uint64_t off, void *buf, size_t len)
 	for (uint64_t k = first; k <= last; k++) {
 		if (!bit_get(blob->present, k))
 			return -EAGAIN;
-		if (!bit_get(blob->checked, k) && check_block(blob, k) < 0)
+		if (!bit_get(blob->checked, k) && blocks_check(blob, k) < 0)
 			return -EAGAIN;
 	}
 	got = util_pread_all(blob->fd, buf, len, off);
@@ -422,7 +272,7 @@ ssize_t blocks_read(struct blob *blob, uint64_t off, void *buf, size_t len)
 		return got;
 	atomic_store(&blob->sick, true);
 	for (uint64_t k = first; k <= last; k++)
-		drop_block(blob, k, got < 0 ? strerror((int)-got) : "was cut off");
+		blocks_drop(blob, k, got < 0 ? strerror((int)-got) : "was cut off");
 	return -EAGAIN;
 }
 
@@ -482,11 +332,10 @@ static int store_one_block(struct blob *blob, const void *data, size_t len)
 		r = write_block(blob, 0, data, len);
 	if (r < 0)
 		return r;
-	atomic_store(&blob->map->verified, 1);
 	block_arrived(blob, 0, hash_crc32c(0, data, len));
 	r = blocks_note_fresh(blob);
 	if (r == 0)
-		r = index_set_verified(blob->b->ix, &blob->key, true);
+		r = blocks_set_verified(blob);
 	if (r < 0)
 		blocks_mark_dirty(blob, false);
 	return 0;
@@ -613,9 +462,8 @@ static int adopt_in_place(struct blob *blob)
 		if (!bit_get(blob->present, k))
 			block_arrived(blob, k, hash_crc32c(0, buf, len));
 	}
-	atomic_store(&blob->map->verified, 1);
 	blocks_mark_dirty(blob, false);
-	return 0;
+	return blocks_set_verified(blob);
 }
 
 /* 0: `path` is the data file, too. -EEXIST: there is one already. */
@@ -661,11 +509,6 @@ int blocks_adopt(struct blocks *b, const struct blob_key *key, const char *path)
 		entered(entering, r);
 		if (r < 0)
 			return r;
-		if (linked) {
-			r = index_set_verified(b->ix, key, true);
-			if (r < 0)
-				log_debug("%s: noting that it was checked: %s", path, strerror(-r));
-		}
 	}
 	blob = entering;
 	if (!linked) {

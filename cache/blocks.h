@@ -61,6 +61,10 @@ int blocks_wait_claim(struct blob *blob, uint64_t first, uint64_t n, int ms) MUS
 int blocks_adopt(struct blocks *b, const struct blob_key *key, const char *path) MUST_USE;
 /* Complete and verified right now? */
 bool blocks_complete(struct blob *blob);
+/* The descriptor of the data file of a complete, verified blob, for somebody who reads it without asking us:
+ * no block of it goes as long as the caller has the blob. It stays ours. -EAGAIN: it is not complete, not verified, or was
+ * touched since (then it is checked again, in the background). */
+int blocks_lend(struct blob *blob, int *ret_fd) MUST_USE;
 
 struct blocks_stats {
 	uint64_t bytes, max_bytes, objects;

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAP_MAGIC "hugfsmap"
+#define MAP_MAGIC "hugfsmp2"
 #define OPEN_TRIES 8 /* evicted between our looking it up and our opening it, so many times */
 
 /* -- locks between daemons -- */
@@ -115,6 +115,7 @@ static void map_fill(struct blob *blob, const struct index_known *known)
 		atomic_store(&blob->present[seg->seg], seg->present & seg_mask(blob, seg->seg));
 	}
 	all = all_present(blob);
+	blob->map->stamp = known->stamp;
 	atomic_store(&blob->map->verified, known->verified && all);
 }
 

@@ -1,6 +1,6 @@
 /* blocks_int: what the files of the block store share with each other, and with nobody else. blocks.c: the
- * table of blobs, reading, filling, proof; blocks_file.c: a blob's files and the locks on them;
- * blocks_room.c: the writer thread, the index behind, room. The states and locks are told at the head of
+ * table of blobs, reading, filling; blocks_proof.c: checksums and hashes; blocks_file.c: a blob's files and
+ * the locks on them; blocks_room.c: the writer thread, the index behind, room. The states and locks are told at the head of
  * blocks.c. */
 #ifndef HUGFS_BLOCKS_INT_H
 #define HUGFS_BLOCKS_INT_H
@@ -26,11 +26,12 @@ struct map {
 	char magic[8];
 	uint8_t boot[16];
 	uint64_t gen, n_blocks;
+	struct index_stamp stamp; /* of the data file, if verified */
 	_Atomic uint32_t verified;
-	uint32_t unused[5];
+	uint32_t unused[15];
 	/* then: present bits, one word per segment; then one checksum per block */
 };
-_Static_assert(sizeof(struct map) == 64, "part of a file format");
+_Static_assert(sizeof(struct map) == 128, "part of a file format");
 
 enum blob_state { BLOB_LOADING, BLOB_OPEN };
 
@@ -153,6 +154,18 @@ void blocks_idle_remove_locked(struct blob *blob);
 struct blob *blocks_unref_locked(struct blob *blob) MUST_USE;
 /* The row of `blob` is gone: nothing of it will be found again, so its files go too. */
 void blocks_gone_stale(struct blob *blob);
+/* -- blocks_proof.c -- */
+
+/* The blocks of `seg` that `bits` name will not be noted: they are counted no longer. */
+void blocks_forget_fresh(struct blob *blob, uint64_t seg, uint64_t bits);
+/* The block is wrong: nobody reads it any more, and it is fetched again. */
+void blocks_drop(struct blob *blob, uint64_t block, const char *why);
+/* Compares the block with its checksum. 0, or -EAGAIN when it was wrong and is dropped. */
+int blocks_check(struct blob *blob, uint64_t block) MUST_USE;
+/* All of it is there and has the right hash: that counts for the data file as it is now. */
+int blocks_set_verified(struct blob *blob) MUST_USE;
+/* Does that count still? When the file was changed since, not even checksums that were compared do. */
+bool blocks_check_verified(struct blob *blob);
 /* Hashes on from where the blob's running hash stands, at most `max` blocks; `data` is the bytes of
  * `block`, or NULL. 0 nothing more to do now (or another thread does it), 1 stopped at `max`, -EBADMSG
  * wrong hash: all was dropped. */

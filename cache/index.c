@@ -26,7 +26,7 @@
 #include "log.h"
 
 #define APP_ID 0x68756766 /* "hugf" */
-#define VERSION 1
+#define VERSION 2
 #define BUSY_MS 5000
 #define META_TOTAL_MAX ((int64_t)1 << 30) /* saved texts of all commits together; the oldest go first */
 #define OBJECTS_MAX ((size_t)16 << 20)
@@ -62,12 +62,12 @@ static const char *const stmt_sql[ST_COUNT] = {
 	[ST_ROLLBACK] = "ROLLBACK",
 	[ST_SYNC_FULL] = "PRAGMA synchronous = FULL",
 	[ST_SYNC_NORMAL] = "PRAGMA synchronous = NORMAL",
-	[ST_OBJ_GET] = "SELECT id, gen, verified, used FROM obj WHERE " OF_KEY,
+	[ST_OBJ_GET] = "SELECT id, gen, verified, used, ino, mtime, ctime FROM obj WHERE " OF_KEY,
 	[ST_OBJ_ADD] = "INSERT OR IGNORE INTO obj(alg, oid, size, gen, used) VALUES(?1, ?2, ?3, ?4, ?5)",
 	[ST_OBJ_OF_GEN] = "SELECT id FROM obj WHERE " OF_KEY " AND gen = ?4",
 	[ST_OBJ_DEL] = "DELETE FROM obj WHERE id = ?1",
 	[ST_OBJ_BYTES] = "UPDATE obj SET bytes = bytes + ?2 WHERE id = ?1",
-	[ST_OBJ_VERIFIED] = "UPDATE obj SET verified = ?4 WHERE " OF_KEY,
+	[ST_OBJ_VERIFIED] = "UPDATE obj SET verified = ?4, ino = ?5, mtime = ?6, ctime = ?7 WHERE " OF_KEY,
 	[ST_OBJ_TOUCH] = "UPDATE obj SET used = ?4 WHERE " OF_KEY,
 	[ST_OBJ_ALL] = "SELECT alg, oid, size, gen, bytes, used FROM obj ORDER BY used, id",
 	[ST_OBJ_SUM] = "SELECT total(bytes), count(*) FROM obj",
@@ -82,6 +82,7 @@ static const char *const stmt_sql[ST_COUNT] = {
 static const char schema_sql[] =
 	"CREATE TABLE obj(id INTEGER PRIMARY KEY, alg INTEGER NOT NULL, oid BLOB NOT NULL,"
 	" size INTEGER NOT NULL, gen INTEGER NOT NULL, verified INTEGER NOT NULL DEFAULT 0,"
+	" ino INTEGER NOT NULL DEFAULT 0, mtime INTEGER NOT NULL DEFAULT 0, ctime INTEGER NOT NULL DEFAULT 0,"
 	" bytes INTEGER NOT NULL DEFAULT 0,"
 	" used INTEGER NOT NULL, UNIQUE(alg, oid, size));"
 	"CREATE INDEX obj_used ON obj(used);"
@@ -568,6 +569,9 @@ static int load_fn(struct conn *c, void *arg)
 	l->known.gen = (uint64_t)sqlite3_column_int64(get, 1);
 	l->known.verified = sqlite3_column_int(get, 2);
 	l->known.used_s = sqlite3_column_int64(get, 3);
+	l->known.stamp.ino = (uint64_t)sqlite3_column_int64(get, 4);
+	l->known.stamp.mtime_ns = sqlite3_column_int64(get, 5);
+	l->known.stamp.ctime_ns = sqlite3_column_int64(get, 6);
 	return load_segs_locked(c, l->key, sqlite3_column_int64(get, 0), &l->known);
 }
 
@@ -779,35 +783,52 @@ int index_drop_object(struct index *ix, const struct blob_key *key, uint64_t gen
 
 struct set {
 	const struct blob_key *key;
-	enum stmt which;
-	int64_t value;
+	const struct index_stamp *stamp;
+	int64_t used_s;
 };
 
-static int set_fn(struct conn *c, void *arg)
+static int set_verified_fn(struct conn *c, void *arg)
 {
 	const struct set *s = arg;
+	const struct index_stamp stamp = s->stamp ? *s->stamp : (struct index_stamp){0};
 	AUTO_STMT *st = NULL;
-	int r = stmt_of_key_locked(c, s->which, s->key, &st);
+	int r = stmt_of_key_locked(c, ST_OBJ_VERIFIED, s->key, &st);
 
 	if (r < 0)
 		return r;
-	if (sqlite3_bind_int64(st, 4, s->value) != SQLITE_OK)
+	if (sqlite3_bind_int(st, 4, s->stamp != NULL) != SQLITE_OK ||
+	    sqlite3_bind_int64(st, 5, (int64_t)stamp.ino) != SQLITE_OK ||
+	    sqlite3_bind_int64(st, 6, stamp.mtime_ns) != SQLITE_OK ||
+	    sqlite3_bind_int64(st, 7, stamp.ctime_ns) != SQLITE_OK)
 		return -ENOMEM;
 	return step(st);
 }
 
-int index_set_verified(struct index *ix, const struct blob_key *key, bool verified)
+int index_set_verified(struct index *ix, const struct blob_key *key, const struct index_stamp *stamp)
 {
-	struct set s = {.key = key, .which = ST_OBJ_VERIFIED, .value = verified};
+	struct set s = {.key = key, .stamp = stamp};
 
-	return with_conn(ix, &ix->wr, "noting a checked object", set_fn, &s);
+	return with_conn(ix, &ix->wr, "noting a checked object", set_verified_fn, &s);
+}
+
+static int touch_fn(struct conn *c, void *arg)
+{
+	const struct set *s = arg;
+	AUTO_STMT *st = NULL;
+	int r = stmt_of_key_locked(c, ST_OBJ_TOUCH, s->key, &st);
+
+	if (r < 0)
+		return r;
+	if (sqlite3_bind_int64(st, 4, s->used_s) != SQLITE_OK)
+		return -ENOMEM;
+	return step(st);
 }
 
 int index_touch(struct index *ix, const struct blob_key *key, int64_t unix_s)
 {
-	struct set s = {.key = key, .which = ST_OBJ_TOUCH, .value = unix_s};
+	struct set s = {.key = key, .used_s = unix_s};
 
-	return with_conn(ix, &ix->wr, "noting a use", set_fn, &s);
+	return with_conn(ix, &ix->wr, "noting a use", touch_fn, &s);
 }
 
 struct all {

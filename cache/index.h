@@ -24,10 +24,16 @@ struct index_seg {
 	uint64_t present;                /* bit per block */
 	uint32_t crc[INDEX_SEG_BLOCKS];  /* CRC32C of each present block */
 };
+/* A file as it was at some moment: a change of its bytes changes one of these. */
+struct index_stamp {
+	uint64_t ino;
+	int64_t mtime_ns, ctime_ns;
+};
 /* What is known of an object. */
 struct index_known {
 	uint64_t gen;            /* generation: part of the object's file name */
-	bool verified;           /* it was complete and its hash was right */
+	bool verified;           /* it was complete and its hash was right, in the file of this stamp: */
+	struct index_stamp stamp;
 	int64_t used_s;          /* last use, unix seconds */
 	struct index_seg *segs;  /* in rising order; NULL with n = 0 when none are present */
 	size_t n;
@@ -43,8 +49,8 @@ int index_store(struct index *ix, const struct blob_key *key, uint64_t gen, cons
 int index_drop(struct index *ix, const struct blob_key *key, uint64_t seg, uint64_t mask) MUST_USE;
 /* -ENOENT: not known in that generation. */
 int index_drop_object(struct index *ix, const struct blob_key *key, uint64_t gen) MUST_USE;
-/* The object is complete and its hash was checked. */
-int index_set_verified(struct index *ix, const struct blob_key *key, bool verified) MUST_USE;
+/* The object is complete and the hash of its file, which has this stamp, was right. NULL: no longer. */
+int index_set_verified(struct index *ix, const struct blob_key *key, const struct index_stamp *stamp) MUST_USE;
 int index_touch(struct index *ix, const struct blob_key *key, int64_t unix_s) MUST_USE;
 /* Sums over all objects. */
 int index_usage(struct index *ix, uint64_t *ret_bytes, uint64_t *ret_objects) MUST_USE;

@@ -652,6 +652,61 @@ static void test_threads(void **state)
 		free(c.data[i]);
 }
 
+static void assert_lends(struct blob *blob)
+{
+	int fd = -1;
+
+	for (int i = 0; i < 2000 && blocks_lend(blob, &fd) < 0; i++)
+		usleep(5000); /* the writer thread hashes */
+	assert_true(fd >= 0);
+}
+
+/* A file is lent when it is complete and was hashed as it is now. */
+static void test_lend(void **state)
+{
+	size_t size = 3 * MIB + 5;
+	struct blob_key key;
+	uint8_t *data = content(110, size, &key);
+	struct timespec times[2];
+	struct store s;
+	struct blob *blob;
+	struct stat st;
+	char path[400];
+	int fd = -1;
+
+	store_open(&s, 0);
+	blob = get(&s, &key);
+	for (uint64_t k = 0; k < 3; k++)
+		assert_int_equal(put_block(blob, data, k), 0);
+	assert_int_equal(blocks_lend(blob, &fd), -EAGAIN);
+	assert_int_equal(put_block(blob, data, 3), 0);
+	assert_lends(blob);
+	blocks_put(blob);
+	store_close(&s);
+
+	/* That is remembered, */
+	store_open(&s, 0);
+	blob = get(&s, &key);
+	assert_int_equal(blocks_lend(blob, &fd), 0);
+	/* but not when somebody wrote into it, even if its times were put back: it is hashed again. */
+	data_file(&s, &key, path);
+	assert_int_equal(stat(path, &st), 0);
+	times[0] = st.st_atim;
+	times[1] = st.st_mtim;
+	damage(path, (off_t)MIB + 7, false);
+	assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+	assert_int_equal(blocks_lend(blob, &fd), -EAGAIN);
+	for (int i = 0; i < 2000 && blocks_has(blob, MIB, 1); i++)
+		usleep(5000);
+	assert_false(blocks_has(blob, MIB, 1));
+	assert_int_equal(blocks_lend(blob, &fd), -EAGAIN);
+	assert_int_equal(put_block(blob, data, 1), 0);
+	assert_lends(blob);
+	blocks_put(blob);
+	store_close(&s);
+	free(data);
+}
+
 static void test_no_disk(void **state)
 {
 	struct blob_key key;
@@ -688,6 +743,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lost_index, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kill, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lend, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_disk, setup, teardown),
 	};
 

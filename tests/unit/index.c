@@ -55,6 +55,7 @@ static void test_segments_survive(void **state)
 {
 	struct blob_key key = key_of(1, 100 * INDEX_BLOCK + 5);
 	struct index_seg segs[2] = {{.seg = 0, .present = 5}, {.seg = 1, .present = (uint64_t)1 << 36}};
+	const struct index_stamp stamp = {.ino = 77, .mtime_ns = 5000000001, .ctime_ns = -3};
 	struct index_known k = {0};
 	struct index *ix = open_index();
 	uint64_t gen, bytes, objects;
@@ -72,7 +73,7 @@ static void test_segments_survive(void **state)
 	segs[0].crc[1] = 8;
 	assert_int_equal(index_store(ix, &key, gen, segs, 1), 0);
 	assert_int_equal(index_store(ix, &key, gen + 1, segs, 1), -ESTALE);
-	assert_int_equal(index_set_verified(ix, &key, true), 0);
+	assert_int_equal(index_set_verified(ix, &key, &stamp), 0);
 	index_close(ix);
 
 	ix = open_index();
@@ -80,6 +81,7 @@ static void test_segments_survive(void **state)
 	assert_int_equal(index_load(ix, &key, &k), 0);
 	assert_true(k.gen == gen);
 	assert_true(k.verified);
+	assert_memory_equal(&k.stamp, &stamp, sizeof(stamp));
 	assert_int_equal(k.n, 2);
 	assert_int_equal(k.segs[0].present, 7);
 	assert_int_equal(k.segs[0].crc[0], 0xdeadbeef);
