@@ -4,7 +4,7 @@
  * deleting there; nor for revisions and listings.
  *
  * Transfer workers enter, several at once; hashing a file holds no lock. What was hashed is remembered in a
- * table of fixed size, where a newer file may push an older one out: that one is then hashed again. */
+ * table of fixed size, where a newer file may push an older one out, and behind it in notes that outlive us. */
 #define LOG_MODULE "hfcache"
 #include "hfcache.h"
 
@@ -21,6 +21,7 @@
 
 #define MEMO_SLOTS 4096
 #define PIECE ((size_t)256 << 10)
+#define NOTE_MAX 160
 
 /* A file as it was when it was hashed. */
 struct memo {
@@ -33,6 +34,7 @@ struct memo {
 
 struct hfcache {
 	char *dir;
+	struct hfcache_notes notes;
 	atomic_bool stopping;
 	struct lock lock;
 	/* -- guarded by lock -- */
@@ -62,6 +64,11 @@ void hfcache_free(struct hfcache *c)
 	lock_fini(&c->lock);
 	free(c->dir);
 	free(c);
+}
+
+void hfcache_set_notes(struct hfcache *c, const struct hfcache_notes *notes)
+{
+	c->notes = *notes;
 }
 
 void hfcache_stop(struct hfcache *c)
@@ -144,49 +151,141 @@ static int open_inside(struct hfcache *c, const char *path, uint64_t size, struc
 	return STEAL(fd);
 }
 
-int hfcache_open(struct hfcache *c, const struct repo_id *id, const struct blob_key *key, int *ret_fd)
+/* -- what was hashed -- */
+
+/* Under which name and as which text a memo is kept: they say all that memo_of() reads. */
+static int memo_text(const struct memo *m, char key[NOTE_MAX], char value[NOTE_MAX])
+{
+	char hex[HASH_MAX_HEX];
+
+	hash_key_hex(&m->key, hex);
+	snprintf(key, NOTE_MAX, "hfcache/%s/%jx:%jx", hex, (uintmax_t)m->dev, (uintmax_t)m->ino);
+	return snprintf(value, NOTE_MAX, "%llu %lld.%09ld %lld.%09ld", (unsigned long long)m->key.size,
+	                (long long)m->mtime.tv_sec, m->mtime.tv_nsec, (long long)m->ctime.tv_sec, m->ctime.tv_nsec);
+}
+
+/* Was it hashed as it is now? 1 with the right result, 0 with a wrong one, -EAGAIN: it was not. */
+static int recall(struct hfcache *c, const struct memo *m)
+{
+	char key[NOTE_MAX], value[NOTE_MAX];
+	AUTO_FREE char *kept = NULL;
+	size_t len = 0;
+
+	{
+		LOCKED(&c->lock);
+		if (memo_equal(slot_of(c, m), m))
+			return slot_of(c, m)->good;
+	}
+	if (!c->notes.get)
+		return -EAGAIN;
+	memo_text(m, key, value);
+	if (c->notes.get(c->notes.arg, key, &kept, &len) < 0 || strcmp(kept, value) != 0)
+		return -EAGAIN;
+	LOCKED(&c->lock);
+	*slot_of(c, m) = *m;
+	slot_of(c, m)->good = true;
+	return 1;
+}
+
+static void remember(struct hfcache *c, const struct memo *m)
+{
+	char key[NOTE_MAX], value[NOTE_MAX];
+	int len = memo_text(m, key, value);
+
+	if (m->good && c->notes.put && c->notes.put(c->notes.arg, key, value, (size_t)len) < 0)
+		log_debug("the next mount will hash %s again", key);
+	LOCKED(&c->lock);
+	*slot_of(c, m) = *m;
+}
+
+/* Hashes the file, which *m describes, and fills in what came of it. 0, or -errno. */
+static int check(struct hfcache *c, int fd, struct memo *m)
+{
+	struct memo after;
+	struct stat st;
+	int r = hash_file(c, fd, &m->key);
+
+	if (r == -ECANCELED || r == -ENOMEM)
+		return r;
+	m->good = r > 0;
+	if (fstat(fd, &st) < 0)
+		return -ENOENT;
+	memo_of(&st, &m->key, &after);
+	if (!memo_equal(m, &after))
+		return -ENOENT; /* it changed while it was read */
+	remember(c, m);
+	return 0;
+}
+
+/* -- opening -- */
+
+static int open_blob(struct hfcache *c, const struct repo_id *id, const struct blob_key *key, struct memo *ret)
 {
 	AUTO_FREE char *path = NULL;
-	AUTO_CLOSE int fd = -1;
 	char hex[HASH_MAX_HEX];
 	struct stat st;
-	struct memo m;
-	bool known;
-	int r;
+	int fd;
 
 	hash_key_hex(key, hex);
 	path = util_printf("%s/%s--%s--%s/blobs/%s", c->dir, repo_type_api(id->type), id->ns, id->name, hex);
 	if (!path)
 		return -ENOMEM;
 	fd = open_inside(c, path, key->size, &st);
+	if (fd >= 0)
+		memo_of(&st, key, ret);
+	return fd;
+}
+
+int hfcache_open(struct hfcache *c, const struct repo_id *id, const struct blob_key *key, int *ret_fd)
+{
+	AUTO_CLOSE int fd = -1;
+	struct memo m;
+	int r;
+
+	fd = open_blob(c, id, key, &m);
 	if (fd < 0)
 		return fd;
-	memo_of(&st, key, &m);
-	{
-		LOCKED(&c->lock);
-		known = memo_equal(slot_of(c, &m), &m);
-		if (known)
-			m = *slot_of(c, &m);
-	}
-	if (!known) {
-		struct memo after;
-
-		r = hash_file(c, fd, key);
-		if (r == -ECANCELED || r == -ENOMEM)
+	r = recall(c, &m);
+	if (r == -EAGAIN) {
+		r = check(c, fd, &m);
+		if (r < 0)
 			return r;
-		m.good = r > 0;
-		if (!m.good)
-			log_warn("%s does not hold the bytes that its name says: it is not used", path);
-		if (fstat(fd, &st) < 0)
-			return -ENOENT;
-		memo_of(&st, key, &after);
-		if (!memo_equal(&m, &after))
-			return -ENOENT; /* it changed while it was read */
-		LOCKED(&c->lock);
-		*slot_of(c, &m) = m;
+		r = m.good;
+		if (!m.good) {
+			char hex[HASH_MAX_HEX];
+
+			hash_key_hex(key, hex);
+			log_warn("%s/%s--%s--%s/blobs/%s does not hold the bytes that its name says: it is not used",
+			         c->dir, repo_type_api(id->type), id->ns, id->name, hex);
+		}
 	}
-	if (!m.good)
+	if (!r)
 		return -ENOENT;
 	*ret_fd = STEAL(fd);
 	return 0;
+}
+
+int hfcache_open_checked(struct hfcache *c, const struct repo_id *id, const struct blob_key *key, int *ret_fd)
+{
+	AUTO_CLOSE int fd = -1;
+	struct memo m;
+
+	fd = open_blob(c, id, key, &m);
+	if (fd < 0)
+		return fd;
+	if (recall(c, &m) != 1)
+		return -EAGAIN;
+	*ret_fd = STEAL(fd);
+	return 0;
+}
+
+bool hfcache_is_checked(struct hfcache *c, const struct blob_key *key, int fd)
+{
+	struct stat st;
+	struct memo m;
+
+	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != key->size)
+		return false;
+	memo_of(&st, key, &m);
+	return recall(c, &m) == 1;
 }

@@ -166,6 +166,61 @@ static void test_not_a_file(void **state)
 	assert_missing();
 }
 
+/* -- notes: one text at a time is enough -- */
+
+static char note_key[200], note_value[200];
+
+static int note_get(void *arg, const char *name, char **ret_value, size_t *ret_len)
+{
+	if (strcmp(name, note_key) != 0)
+		return -ENOENT;
+	*ret_value = strdup(note_value);
+	*ret_len = strlen(note_value);
+	return 0;
+}
+
+static int note_put(void *arg, const char *name, const void *value, size_t len)
+{
+	assert_true(strlen(name) < sizeof(note_key) && len < sizeof(note_value));
+	memcpy(note_key, name, strlen(name) + 1);
+	memcpy(note_value, value, len);
+	note_value[len] = '\0';
+	return 0;
+}
+
+/* What was hashed by an earlier process is not hashed again, unless the file was touched since. */
+static void test_notes(void **state)
+{
+	const struct hfcache_notes notes = {note_get, note_put, NULL};
+	struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+	int fd = -1;
+
+	note_key[0] = '\0';
+	hfcache_set_notes(hf, &notes);
+	put(blob_path(), "content");
+	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), -EAGAIN);
+	assert_found();
+	assert_true(note_key[0]);
+	hfcache_free(hf);
+
+	assert_int_equal(hfcache_new(root, &hf), 0);
+	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), -EAGAIN);
+	hfcache_set_notes(hf, &notes);
+	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), 0);
+	assert_true(hfcache_is_checked(hf, &key, fd));
+	/* The same bytes written again: ctime tells, whatever the other times say. */
+	put(blob_path(), "content");
+	assert_false(hfcache_is_checked(hf, &key, fd));
+	assert_int_equal(futimens(fd, old), 0);
+	assert_false(hfcache_is_checked(hf, &key, fd));
+	close(fd);
+	fd = -1;
+	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), -EAGAIN);
+	assert_found();
+	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), 0);
+	close(fd);
+}
+
 static void test_stop(void **state)
 {
 	int fd = -1;
@@ -184,6 +239,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_shared_store, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_link_outside, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_a_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_notes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
 	};
 
