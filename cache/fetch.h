@@ -40,6 +40,14 @@ const struct blob_key *fetch_key(const struct source *s);
  * -EAGAIN. No network, and no wait but for the disk. */
 ssize_t fetch_read(struct source *s, uint64_t off, void *buf, size_t len) MUST_USE;
 
+/* The whole file on this machine's disk, for somebody who reads it without asking us (passthrough): from our store or from the
+ * official client's cache, complete, checked and kept until loan_end. */
+struct loan;
+/* Never waits for the network. -EAGAIN: there is no such file (yet). */
+int fetch_lend(struct source *s, struct loan **ret) MUST_USE;
+int loan_fd(const struct loan *l);
+void loan_end(struct loan *l);
+
 /* Called exactly once, from a transfer worker (or from fetch_free), no lock held. err: 0 (resident:
  * fetch_read will most likely answer now) or -errno. */
 typedef void (*fetch_done)(void *arg, int err);

@@ -1,0 +1,79 @@
+/* fetch_lend: whole files that are lent.
+ *
+ * For: which file on this machine holds all of a source's bytes, proven. Not for: reading it. Any thread enters; the disk is
+ * asked for what is known of files, never for their bytes. */
+#define LOG_MODULE "fetch"
+#include "fetch_int.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+struct loan {
+	struct source *s; /* keeps the blob, and the official client's file, open */
+	int fd;           /* theirs */
+};
+
+/* The official client's file, if it was checked: by a read of this mount, or in an earlier one. */
+static int lend_hfcache(struct source *s, int *ret_fd)
+{
+	struct fetch *f = s->f;
+	int fd = atomic_load(&s->alt_fd);
+
+	for (unsigned i = 0; fd < 0 && i < PLACES_MAX; i++) {
+		struct repo_id id;
+		int none = -1, found = -1;
+
+		{
+			LOCKED(&f->lock);
+			if (i >= s->n_places)
+				break;
+			id = s->places[i]->p.id;
+		}
+		if (hfcache_open_checked(f->hfcache, &id, &s->key, &found) < 0)
+			continue;
+		if (atomic_compare_exchange_strong(&s->alt_fd, &none, found)) {
+			fd = found;
+		} else {
+			close(found);
+			fd = none;
+		}
+	}
+	if (fd < 0 || atomic_load(&s->alt_bad) || !hfcache_is_checked(f->hfcache, &s->key, fd))
+		return -EAGAIN;
+	*ret_fd = fd;
+	return 0;
+}
+
+int fetch_lend(struct source *s, struct loan **ret)
+{
+	struct loan *l;
+	int fd = -1, r;
+
+	/* One block is one request, and then in the kernel's page cache: lending it would bring nothing. */
+	if (s->n_blocks < 2 || atomic_load(&s->poisoned))
+		return -EAGAIN;
+	r = blocks_lend(s->blob, &fd);
+	if (r == -EAGAIN && s->f->hfcache)
+		r = lend_hfcache(s, &fd);
+	if (r < 0)
+		return r;
+	l = malloc(sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	*l = (struct loan){.s = fetch_ref(s), .fd = fd};
+	*ret = l;
+	return 0;
+}
+
+int loan_fd(const struct loan *l)
+{
+	return l->fd;
+}
+
+void loan_end(struct loan *l)
+{
+	if (!l)
+		return;
+	fetch_close(l->s);
+	free(l);
+}
