@@ -32,6 +32,7 @@ struct rev {
 	struct stage_locals *locals; /* without a stage: what it left; NULL: none */
 	struct publish *publish;
 	unsigned users;         /* handles that use the stage */
+	int64_t no_loans_ms;    /* util_now_ms() before which no file is lent: see view_part */
 };
 
 enum inode_kind {
@@ -71,6 +72,10 @@ struct inode {
 	int64_t date_s;       /* of the commit that it was first seen in */
 	unsigned opens;       /* handles */
 	bool pinned;          /* snode is pinned, because opens > 0 */
+	unsigned shared;      /* handles that the kernel reads through its page cache */
+	unsigned lent;        /* handles that it reads from the file that is lent; one of the two is 0 */
+	int lent_id;          /* that file's number in the kernel */
+	struct loan *loan;    /* kept while lent > 0 */
 	struct source *source; /* what its committed bytes are read from; kept while opens > 0 */
 };
 

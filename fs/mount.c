@@ -355,6 +355,17 @@ static int build_network(struct mount *m)
 	return r < 0 ? explain(m, "the network cannot be used: %s", strerror(-r)) : 0;
 }
 
+/* What hfcache has kept in the index. */
+static int note_get(void *arg, const char *key, char **ret_value, size_t *ret_len)
+{
+	return index_meta_get(arg, key, ret_value, ret_len);
+}
+
+static int note_put(void *arg, const char *key, const void *value, size_t len)
+{
+	return index_meta_put(arg, key, value, len);
+}
+
 static int build_cache(struct mount *m)
 {
 	const struct blocks_opts blocks = {.dir = m->opts->cache_dir, .max_bytes = m->opts->cache_size};
@@ -370,8 +381,10 @@ static int build_cache(struct mount *m)
 		r = util_mkdirs(m->opts->cache_dir);
 	if (r == 0)
 		r = index_open(m->opts->cache_dir, &m->index);
-	if (r == 0)
+	if (r == 0) {
+		hfcache_set_notes(m->hfcache, &(struct hfcache_notes){note_get, note_put, m->index});
 		r = blocks_new(&blocks, m->index, &m->blocks);
+	}
 	if (r < 0)
 		return explain(m, "the cache folder %s cannot be used (%s): name another with -o cache_dir=",
 		               m->opts->cache_dir, strerror(-r));
@@ -604,6 +617,9 @@ static int attach(struct mount *m)
 	util_closep(&real);
 	if (r == 0) {
 		atomic_store(&m->mounted, true);
+		r = ops_attach(m->ops, m->session, m->mountpoint);
+		if (r < 0)
+			return explain(m, "the mount cannot be started: %s", strerror(-r));
 		/* Other threads may have logged. */
 		if (n > 0 && util_write_all(STDERR_FILENO, chunk, (size_t)n) < 0)
 			log_debug("what was logged while mounting is lost");

@@ -36,6 +36,7 @@ enum { STARTING, PARKED, RUNNING, ANSWERED };
 struct ops {
 	struct ops_env env;
 	_Atomic(struct view *) view;
+	struct ops_wire wire;
 	pthread_t *threads;
 	unsigned n_threads;
 	pthread_t answerer, prober;
@@ -64,6 +65,11 @@ struct view *ops_view(struct ops *o)
 const struct ops_env *ops_env(struct ops *o)
 {
 	return &o->env;
+}
+
+struct ops_wire *ops_wire(struct ops *o)
+{
+	return &o->wire;
 }
 
 struct ops *ops_of(fuse_req_t req)
@@ -591,6 +597,7 @@ void ops_free(struct ops *o)
 	cond_fini(&o->probe);
 	cond_fini(&o->probed);
 	lock_fini(&o->lock);
+	ops_wire_fini(&o->wire);
 	free(o->threads);
 	free(o);
 }

@@ -35,6 +35,9 @@ void ops_free(struct ops *o);
 /* For fuse_session_new, with `struct ops *` as user data. */
 const struct fuse_lowlevel_ops *ops_table(void);
 
+/* Between fuse_session_mount and the session's loop: has the kernel's requests pass by ops_wire.c. 0 or -errno. */
+int ops_attach(struct ops *o, struct fuse_session *session, const char *mountpoint) MUST_USE;
+
 /* view_env.staged and .unstaged: arg is the struct ops. */
 int ops_staged(void *arg, struct rev *rev, struct stage *stage, struct publish **ret);
 bool ops_unstaged(void *arg, struct publish *publish);

@@ -15,6 +15,24 @@
 
 #include "log.h"
 
+/* -- set-user-ID -- */
+
+/* A write or a change of owner takes these bits away, as chown(2) and write(2) say. The kernel leaves that to us. */
+static mode_t without_suid(mode_t mode)
+{
+	return mode & ~(mode_t)(S_ISUID | (mode & S_IXGRP ? S_ISGID : 0));
+}
+
+static void kill_suid(struct handle *h)
+{
+	struct stage_attr attr;
+	if (stage_attr(h->stage, h->node, &attr) < 0 || !attr.has_mode || without_suid(attr.mode) == attr.mode)
+		return;
+	attr.mode = without_suid(attr.mode);
+	if (stage_setattr(h->stage, h->node, STAGE_SET_MODE, &attr) < 0)
+		log_warn("a file keeps its set-user-ID bit, though it was written");
+}
+
 /* -- open -- */
 
 static bool writes(int flags)
@@ -24,6 +42,7 @@ static bool writes(int flags)
 
 static void handle_free(struct ops *o, struct handle *h)
 {
+	ops_pass_close(o, h);
 	ops_handle_drop(o, h);
 	view_closed(ops_view(o), h->inode);
 	view_put(ops_view(o), h->inode, 1);
@@ -86,6 +105,8 @@ static int handle_new(struct call *c, struct inode *inode, int flags, struct han
 	if (r == 0 && h->writer && (flags & O_TRUNC)) {
 		h->wrote = true;
 		r = stage_truncate(h->stage, h->node, 0);
+		if (r == 0 && c->kills_suid)
+			kill_suid(h);
 		if (r < 0) {
 			handle_end(c->ops, h);
 			return r;
@@ -99,12 +120,26 @@ static int handle_new(struct call *c, struct inode *inode, int flags, struct han
 	return 0;
 }
 
-static void fill_open(struct call *c, struct handle *h)
+/* Sends the answer to an OPEN, or with `e` to a CREATE. An error: it was not sent, and the handle is ended. -ENOENT: the
+ * kernel does not wait for it any more. */
+static int reply_open(struct call *c, struct handle *h, const struct fuse_entry_param *e)
 {
-	c->fi.fh = (uint64_t)(uintptr_t)h;
-	/* A nodeid means its content, so pages that the kernel holds are right. Readers need no FLUSH. */
-	c->fi.keep_cache = 1;
-	c->fi.noflush = !h->writer;
+	int id = 0;
+	int r = ops_pass_open(c->ops, h, &id);
+	if (r == 0) {
+		c->fi.fh = (uint64_t)(uintptr_t)h;
+		/* A nodeid means its content, so pages that the kernel holds are right. Readers need no FLUSH. */
+		c->fi.keep_cache = 1;
+		c->fi.noflush = !h->writer;
+		ops_wire_answer(id);
+		r = e ? fuse_reply_create(c->req, e, &c->fi) : fuse_reply_open(c->req, &c->fi);
+		ops_wire_answer(0);
+		if (r == 0)
+			return 0;
+		r = -ENOENT;
+	}
+	handle_end(c->ops, h);
+	return r;
 }
 
 static int open_inode(struct call *c, struct inode *inode, struct view_need *need, struct handle **ret)
@@ -134,15 +169,14 @@ static int run_open(struct call *c, struct view_need *need)
 	int r = open_inode(c, inode.inode, need, &h);
 	if (r < 0)
 		return r;
-	fill_open(c, h);
-	if (fuse_reply_open(c->req, &c->fi) < 0)
-		handle_end(c->ops, h);
-	return 0;
+	r = reply_open(c, h, NULL);
+	return r == -ENOENT ? 0 : r;
 }
 
 void ops_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct call c = {.req = req, .ops = ops_of(req), .run = run_open, .ino = ino, .fi = *fi};
+	c.kills_suid = ops_wire_kills_suid();
 	ops_dispatch(&c);
 }
 
@@ -177,12 +211,10 @@ static int run_create(struct call *c, struct view_need *need)
 		view_put(v, inode, 1);
 		return r;
 	}
-	fill_open(c, h);
-	if (fuse_reply_create(c->req, &e, &c->fi) < 0) {
-		handle_end(c->ops, h);
+	r = reply_open(c, h, &e);
+	if (r < 0)
 		view_put(v, inode, 1);
-	}
-	return 0;
+	return r == -ENOENT ? 0 : r;
 }
 
 void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
@@ -231,6 +263,8 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, of
 		return;
 	}
 	h->wrote = true;
+	if (ops_wire_kills_suid())
+		kill_suid(h);
 	publish_wrote(h->publish, h->node, size);
 	fuse_reply_write(req, size);
 }
@@ -326,6 +360,8 @@ static int truncate_file(struct call *c, struct inode *inode, struct view_need *
 		return r;
 	r = stage_truncate(h->stage, h->node, (uint64_t)c->attr.st_size);
 	h->wrote = true;
+	if (r == 0 && c->kills_suid)
+		kill_suid(h);
 	if (r == 0)
 		r = stage_writer_flush(h->stage, h->node, fuse_req_ctx(c->req)->pid, false);
 	if (r >= 0)
@@ -368,6 +404,11 @@ static int run_setattr(struct call *c, struct view_need *need)
 	int r = view_stat(inode.view, inode.inode, &st, &timeout);
 	struct stage_attr attr = {.uid = st.st_uid, .gid = st.st_gid};
 	unsigned what = decode_attr(c, &attr);
+	if ((what & STAGE_SET_OWNER) && !(what & STAGE_SET_MODE) && S_ISREG(st.st_mode) &&
+	    without_suid(st.st_mode) != st.st_mode) {
+		what |= STAGE_SET_MODE;
+		attr.mode = without_suid(st.st_mode) & 07777;
+	}
 	if (r == 0 && (c->to_set & FUSE_SET_ATTR_SIZE))
 		r = truncate_file(c, inode.inode, need);
 	if (r == 0 && what)
@@ -384,5 +425,6 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, 
 	(void)fi;
 	struct call c = {
 		.req = req, .ops = ops_of(req), .run = run_setattr, .ino = ino, .attr = *attr, .to_set = to_set};
+	c.kills_suid = ops_wire_kills_suid();
 	ops_dispatch(&c);
 }

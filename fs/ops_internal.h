@@ -6,6 +6,7 @@
 #include <fuse_lowlevel.h>
 
 #include "ops.h"
+#include "ops_wire.h"
 
 /* One request of the kernel. Lives on the FUSE thread's stack; when it must wait, on the heap with names of its own. */
 struct call {
@@ -23,6 +24,7 @@ struct call {
 	unsigned flags;
 	mode_t mode;
 	int to_set;
+	bool kills_suid; /* set-user-ID and set-group-ID go, too */
 	struct stat attr;
 	struct fuse_file_info fi;
 
@@ -53,6 +55,7 @@ struct handle {
 	struct publish *publish;
 	uint64_t node;
 	_Atomic bool wrote;
+	enum { PASS_NONE, PASS_SHARED, PASS_LENT } pass; /* how the kernel reads it: ops_pass.c */
 	struct handle *prev, *next; /* all handles: see ops_handle_add */
 };
 static inline struct handle *handle_of(const struct fuse_file_info *fi)
@@ -67,6 +70,7 @@ void ops_handle_drop(struct ops *o, struct handle *h);
 struct view *ops_view(struct ops *o);
 const struct ops_env *ops_env(struct ops *o);
 struct ops *ops_of(fuse_req_t req);
+struct ops_wire *ops_wire(struct ops *o);
 /* Was thread `pid` ended by a signal? Asks a thread of its own, and waits for it some milliseconds at most. */
 bool ops_was_killed(struct ops *o, pid_t pid);
 
@@ -117,6 +121,13 @@ void ops_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_in
 void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
 /* Waits (parked) until what is unpublished of `node` of `rev` (0: anything) is on the Hub. For fsync and fsyncdir. */
 int ops_wait_published(struct call *c, struct rev *rev, uint64_t node, struct view_need *need) MUST_USE;
+
+/* ops_pass.c */
+/* Chooses how the kernel is to read this new handle: *ret_id > 0 is the lent file, 0 the page cache. -ESTALE: the kernel must
+ * look the name up again. */
+int ops_pass_open(struct ops *o, struct handle *h, int *ret_id) MUST_USE;
+/* At its RELEASE, or when it never was opened. */
+void ops_pass_close(struct ops *o, struct handle *h);
 
 /* ops_xattr.c */
 void ops_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);

@@ -20,6 +20,7 @@ struct opts {
 	gid_t gid;
 	mode_t umask; /* 022 */
 	bool noxattr;
+	bool nopassthrough;
 	int64_t poll_ms; /* age at which a branch's head is asked for again: 30 s; 0: each time it is used */
 
 	/* -- when and what is published -- */

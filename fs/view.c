@@ -742,6 +742,17 @@ ssize_t view_read(struct view *v, struct inode *inode, uint64_t off, void *buf, 
 	}
 }
 
+int view_lend(struct view *v, struct inode *inode, struct loan **ret)
+{
+	struct rev *rev = inode->rev;
+	struct source *source CLEANUP(fetch_closep) = NULL;
+	view_check_snode(rev, inode);
+	if (inode->snode || !inode->place || util_now_ms() < rev->no_loans_ms)
+		return -EAGAIN;
+	int r = source_for(v, rev, inode, &inode->key, inode->place->commit, inode->place->path, &source);
+	return r < 0 ? r : fetch_lend(source, ret);
+}
+
 uint64_t view_snode(struct inode *inode)
 {
 	LOCKED(&inode->rev->lock);

@@ -115,7 +115,8 @@ struct publish *view_hold(struct rev *rev);
 void view_release(struct rev *rev);
 /* Why `inode` may not be written: 0, -EROFS, -EBUSY (another mount owns the branch), -EACCES. */
 int view_may_write(struct view *v, struct inode *inode, struct view_need *need) MUST_USE;
-/* Gives a file a stage node, so that it can be written: borrows its blob. -ESTALE: a push replaced it meanwhile. */
+/* Gives a file a stage node, so that it can be written: borrows its blob. -ESTALE: a push replaced it meanwhile, or it was
+ * parted from its name (view_part): the kernel looks the name up again. */
 int view_stage_file(struct view *v, struct inode *inode, struct view_need *need) MUST_USE;
 /* Its stage node now; 0: clean. */
 uint64_t view_snode(struct inode *inode);
@@ -124,6 +125,11 @@ int view_opened(struct view *v, struct inode *inode) MUST_USE;
 void view_closed(struct view *v, struct inode *inode);
 /* Bytes of a file as this mount shows it now, at most len: those, 0 at its end, or -EAGAIN with need. */
 ssize_t view_read(struct view *v, struct inode *inode, uint64_t off, void *buf, size_t len, struct view_need *need) MUST_USE;
+/* The file that holds all its bytes, if the Hub's bytes are what it shows; rev->lock held. -EAGAIN: it is to be read. */
+int view_lend(struct view *v, struct inode *inode, struct loan **ret) MUST_USE;
+/* Its bytes are about to change, but somebody reads them from a lent file and would not see that: it keeps them, like after a
+ * push, and the next lookup finds a new inode. For some seconds nothing else of the revision is lent. rev->lock held. */
+void view_part(struct view *v, struct inode *inode);
 int view_setattr(struct view *v, struct inode *inode, unsigned what, const struct stage_attr *attr,
                  struct view_need *need) MUST_USE; /* what: STAGE_SET_* */
 

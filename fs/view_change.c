@@ -15,6 +15,8 @@
 #include "log.h"
 #include "view_internal.h"
 
+#define NO_LOANS_MS 5000 /* from ESTALE to the same writer's second open: this is much */
+
 int view_may_write(struct view *v, struct inode *inode, struct view_need *need)
 {
 	struct rev *rev = inode->rev;
@@ -373,17 +375,33 @@ int view_rename(struct view *v, struct inode *dir, const char *name, struct inod
 	return 0;
 }
 
+void view_part(struct view *v, struct inode *inode)
+{
+	struct rev *rev = inode->rev;
+	/* Times and modes that were set here belong to the name, which the next inode will have. */
+	if (inode->local && inode->place && !inode->snode && rev->stage &&
+	    stage_local_put(rev->stage, inode->place->path, &inode->key, inode->local) < 0)
+		log_warn("%s: the mode and time that it was given here are lost", inode->place->path);
+	if (inode->snode && inode->place)
+		view_clear_snode(rev, inode);
+	inode_detach(v->table, inode);
+	/* The writer comes back in a moment, and must not find another reader served that way. */
+	rev->no_loans_ms = util_now_ms() + NO_LOANS_MS;
+}
+
 int view_stage_file(struct view *v, struct inode *inode, struct view_need *need)
 {
 	struct rev *rev = inode->rev;
-	if (view_snode(inode))
-		return 0;
-	int r = prepare(v, inode, need);
+	int r = view_snode(inode) ? 0 : prepare(v, inode, need);
 	if (r < 0)
 		return r;
 	LOCKED(&rev->lock);
 	if (!rev->stage)
 		return -EAGAIN;
+	if (inode->lent > 0) {
+		view_part(v, inode);
+		return -ESTALE;
+	}
 	view_check_snode(rev, inode);
 	if (inode->snode)
 		return 0;

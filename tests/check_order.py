@@ -18,7 +18,7 @@ PLACE = {name: i for i, name in enumerate(ORDER["fs"] + ORDER["cache"])}
 
 # Header -> the files that may include it. Changing a library is then changing a file.
 THIRD_PARTY = [
-    (r"fuse", r"fs/(ops(_\w+)?\.[ch]|notify\.c|mount\.c)"),
+    (r"(linux/)?fuse", r"fs/(ops(_\w+)?\.[ch]|notify\.c|mount\.c)"),
     (r"curl/", r"cache/http(_\w+)?\.c"),
     (r"cjson/", r"cache/hub_json(_\w+)?\.c"),
     (r"sqlite3", r"cache/index\.c|(fs|tests/unit)/stage(_\w+)?\.c"),

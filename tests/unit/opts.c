@@ -72,7 +72,7 @@ static void test_defaults(void **state)
 	struct opts *o = *state;
 	char kernel[OPTS_KERNEL_MAX];
 
-	assert_false(o->read_only || o->allow_other || o->noxattr || o->offline || o->foreground || o->debug);
+	assert_false(o->read_only || o->allow_other || o->noxattr || o->nopassthrough || o->offline || o->foreground || o->debug);
 	assert_int_equal(o->uid, getuid());
 	assert_int_equal(o->gid, getgid());
 	assert_int_equal(o->umask, 022);
