@@ -155,7 +155,7 @@ def test_deleted_while_others_work_with_it(hub, repo):
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         seen = list(pool.map(work, range(40)))
-    assert seen[20] == 200 and set(seen) == {200, 404}
+    assert seen[20] == 200 and {200, 404} <= set(seen) <= {200, 404, 409}
     assert not os.path.exists(folder + "/hub.json") and not os.path.lexists(hub.git_dir(repo))
 
 
@@ -406,7 +406,7 @@ def test_a_disabled_repository_refuses_everything(hub, repo):
             "Access to this resource is disabled.",
         )
         if method != "HEAD":
-            assert answer.json() == {"error": "Access to this resource is disabled."}
+            assert answer.json()["error"] == "Access to this resource is disabled."
 
 
 def test_gated_answers(hub, repo):

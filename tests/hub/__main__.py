@@ -24,8 +24,8 @@ from tls import authority, server_context
 
 
 NUMBERS = {"multipart_threshold": int, "chunk_size": int, "signature_lifetime_s": int, "upload_lifetime_s": int,
-           "page_size": int, "rate_window_s": float, "action_window_s": float}
-DICTS = ("rate_quota", "action_quota")
+           "page_size": int, "commit_takes_ms": int, "time_limit_ms": int, "rate_window_s": float, "action_window_s": float}
+DICTS = ("rate_quota", "action_quota", "storage_quota")
 
 
 def amounts(text):

@@ -21,6 +21,11 @@ from routes import route
 from store import SHA256
 
 MAX_FILES = 1000
+STORAGE_TEXTS = {
+    "private": "Private repository storage limit reached, please upgrade your plan to increase your private storage limit.",
+    "public": "Your storage patterns tripped our internal systems! Please contact us so we can verify your account and "
+              "unlock more storage for your use-case.",
+}
 LFS_TYPE = [("Content-Type", "application/vnd.git-lfs+json; charset=utf-8")]
 
 
@@ -30,7 +35,7 @@ def target_commit(context, repo, rev):
     if repo.resolve(rev) is None or (context.flag("create_pr") and not repo.git.ref(f"refs/heads/{rev}")):
         raise revision_not_found(rev)
     if repo.writable_ref(rev) is None:
-        raise ApiError(400, f'"{rev}" is not a branch: commits are only possible on branches and pull requests')
+        raise ApiError(context.config.read_only_status, f'"{rev}" is not a branch: commits are only possible on branches and pull requests')
     return repo.git.commit(repo.git.ref(repo.writable_ref(rev)))
 
 
@@ -113,13 +118,34 @@ def batch(context, pre, id):
     repo = context.repo(pre, id, "write" if operation == "upload" else "bytes")
     if body.get("hash_algo", "sha256") not in ("sha256", "sha_256"):
         raise ApiError(409, "hash_algo must be sha256")
-    transfers = body.get("transfers") or ["basic"]
-    objects = [_batch_object(context, repo, operation, transfers, item) for item in body.get("objects") or []]
+    transfers, items = body.get("transfers") or ["basic"], body.get("objects") or []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ApiError(422, "objects must be an array of objects")
+    if len(items) > context.config.batch_max_objects:
+        raise ApiError(413, f"A batch may have {context.config.batch_max_objects} objects")
+    full = operation == "upload" and _check_room(context, repo, items)
+    objects = [_batch_object(context, repo, operation, transfers, item, full) for item in items]
     multipart = any("chunk_size" in item.get("actions", {}).get("upload", {}).get("header", {}) for item in objects)
     return json_response({"transfer": "multipart" if multipart else "basic", "objects": objects}, 200, LFS_TYPE)
 
 
-def _batch_object(context, repo, operation, transfers, item):
+def _check_room(context, repo, items):
+    """Whether the namespace has no room for the new objects; 403 if that refuses the whole batch."""
+    kind = "private" if repo.private else "public"
+    quota = context.config.storage_quota[kind]
+    if quota is None:
+        return False
+    new = {str(item.get("oid")): item["size"] for item in items
+           if isinstance(item.get("size"), int) and SHA256.match(str(item.get("oid")))
+           and repo.lfs_size(item["oid"]) is None}
+    if not new or context.store.used_storage(repo.namespace, repo.private) + sum(new.values()) <= quota:
+        return False
+    if context.config.storage_refusal == "batch":
+        raise ApiError(403, STORAGE_TEXTS[kind])
+    return True
+
+
+def _batch_object(context, repo, operation, transfers, item, full):
     oid, size = str(item.get("oid")), item.get("size")
     if not SHA256.match(oid) or not isinstance(size, int) or size < 0:
         return {"oid": oid, "size": size if isinstance(size, int) else 0,
@@ -132,6 +158,11 @@ def _batch_object(context, repo, operation, transfers, item):
         actions = {"download": _action(context, download_url(context.signer, repo, oid))}
     elif stored == size:
         return answer
+    elif full:
+        return {**answer, "error": {"code": 403, "message": STORAGE_TEXTS["private" if repo.private else "public"]}}
+    elif size > context.config.max_file_size:
+        return {**answer, "error": {"code": 422, "message": f"The file is too large: {size} bytes are larger than the "
+                                                            f"limit of {context.config.max_file_size}"}}
     else:
         actions = _upload_actions(context, repo, transfers, oid, size)
     return {**answer, "authenticated": True, "actions": actions}
@@ -155,7 +186,7 @@ def _upload_actions(context, repo, transfers, oid, size):
 
 def _start_multipart(context, repo, oid, size):
     chunk = context.config.chunk_size
-    upload = uuid.uuid4().hex
+    upload = repo.uid + uuid.uuid4().hex
     folder = os.path.join(context.store.root, "uploads", upload)
     os.makedirs(folder)
     open(os.path.join(folder, "data"), "wb").close()

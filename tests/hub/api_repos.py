@@ -146,7 +146,9 @@ def _siblings(repo, commit, blobs):
 
 @route("POST", "/api/validate-yaml")
 def validate_yaml(context):
-    problems = frontmatter.check(str(context.json().get("content", "")))
-    if problems:
-        return json_response({"warnings": [], "errors": [{"message": text} for text in problems]}, 400)
-    return json_response({"warnings": [], "errors": []})
+    body = context.json()
+    if not isinstance(body.get("content"), str):
+        raise ApiError(400, '"content" is required')
+    errors, warnings = frontmatter.judge(body["content"], str(body.get("repoType") or "model"))
+    return json_response({"warnings": [{"message": text} for text in warnings],
+                          "errors": [{"message": text} for text in errors]}, 400 if errors else 200)

@@ -233,8 +233,8 @@ class Hub:
 
     def commit(self, repo_id, files=None, branch="main", type="model", token="user", summary="Test commit",
                description="", parent=None, delete_folders=(), create_pr=False):
-        """Commit {path: bytes, or None to delete}; LFS or regular as preupload says. Returns the new
-        commit's id (with `create_pr`: the whole answer)."""
+        """Commit {path: bytes, or None to delete}; LFS or regular as preupload says. Waits for its turn.
+        Returns the new commit's id (with `create_pr`: the whole answer)."""
         files = files or {}
         suffix = "?create_pr=1" if create_pr else ""
         added = {path: data for path, data in files.items() if data is not None}
@@ -252,8 +252,19 @@ class Hub:
             else:
                 value = {"path": path, "content": base64.b64encode(data).decode(), "encoding": "base64"}
                 lines.append({"key": "file", "value": value})
-        answer = self.commit_lines(repo_id, lines, branch, type, token, suffix)
+        answer = self._commit_in_turn(repo_id, lines, branch, type, token, suffix)
         return answer if create_pr else answer["commitOid"]
+
+    def _commit_in_turn(self, *arguments, patience=30):
+        """commit_lines; while another commit of the branch is under way (409), again."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return self.commit_lines(*arguments)
+            except HubError as error:
+                if error.status != 409 or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
 
     def commit_lines(self, repo_id, lines, branch="main", type="model", token="user", suffix=""):
         """Send these lines (dicts) to the commit endpoint and return its answer."""

@@ -8,6 +8,7 @@ import dataclasses
 
 import switches
 
+MIB = 1 << 20
 CHOICES = {  # settings that are one of a few words
     "gzip": ("off", "chunked", "length"),
     "signature_style": ("s3", "cloudfront"),
@@ -23,6 +24,10 @@ def _actions():
     return {"commit": None, "create": None, "discussion": None}
 
 
+def _storage():
+    return {"private": None, "public": None}
+
+
 @dataclasses.dataclass
 class Config:
     # Signed URLs
@@ -33,13 +38,24 @@ class Config:
     # Uploads
     multipart_threshold: int = 50_000_000  # larger LFS uploads are multipart, if the client lists it
     chunk_size: int = 16_000_000  # bytes in a part
+    batch_max_objects: int = 256  # objects in one LFS batch call
+    max_file_size: int = 500_000_000_000  # larger LFS objects are refused
+    max_put_size: int = 5_000_000_000  # in one PUT
     lfs_binary_size: int = 1_000_000  # untracked binary files above it are LFS
     lfs_any_size: int = 5_000_000  # untracked files above it are LFS
+    # Commits
+    max_regular_size: int = 10 * MIB  # larger files must be LFS
+    max_folder_entries: int = 10_000
+    max_commit_lfs_files: int = 25_000
+    max_commit_bytes: int = 1_000_000_000  # of the request's body
+    commit_takes_ms: int = 0  # how long a commit works under its lock, at least
+    time_limit_ms: int = 60_000  # a commit that takes longer is answered 504
     # Quotas; None: no limit
     rate_quota: dict = dataclasses.field(default_factory=_quota)  # requests per account, bucket and window
     rate_window_s: float = 300
     action_quota: dict = dataclasses.field(default_factory=_actions)  # per account and window
     action_window_s: float = 3600
+    storage_quota: dict = dataclasses.field(default_factory=_storage)  # bytes of a namespace
     # Listings and bodies
     page_size: int | None = None  # if set: entries in a page of any listing, default and maximum
     gzip: str = "off"  # text to clients that allow gzip (gzip_trap.py)

@@ -16,7 +16,7 @@ from http_engine import CHUNK, Response
 from ranges import content_response
 
 OBJECT = re.compile(r"/lfs/([0-9a-f]{24})/([0-9a-f]{64})\Z")
-PART = re.compile(r"/uploads/([0-9a-f]{32})/(\d{5})\Z")
+PART = re.compile(r"/uploads/([0-9a-f]{56})/(\d{5})\Z")
 
 
 def refuse(status, code, message):
@@ -66,7 +66,7 @@ class DataOrigin:
         repo = self.store.by_uid(uid)
         if repo is None:
             return refuse(404, "NoSuchBucket", "The repository does not exist.")
-        refusal = _length_problem(request)
+        refusal = self._length_problem(request)
         if refusal:
             return refusal
         file, temporary = self.store.temporary()
@@ -85,7 +85,7 @@ class DataOrigin:
         folder = os.path.join(self.store.root, "uploads", upload)
         if not os.path.isdir(folder):
             return refuse(404, "NoSuchUpload", "The specified upload does not exist.")
-        refusal = _length_problem(request)
+        refusal = self._length_problem(request)
         if refusal:
             return refusal
         with open(os.path.join(folder, "upload.json"), encoding="utf-8") as file:
@@ -99,13 +99,14 @@ class DataOrigin:
             json.dump({"etag": f'"{digest}"', "size": size}, file)
         return Response(200, b"", [("ETag", f'"{digest}"')])
 
-
-def _length_problem(request):
-    if request.raw_body.chunked or "content-length" not in request.headers:
-        return refuse(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
-    if request.headers["content-length"] == "0":
-        return refuse(501, "NotImplemented", "A header you provided implies functionality that is not implemented")
-    return None
+    def _length_problem(self, request):
+        if request.raw_body.chunked or "content-length" not in request.headers:
+            return refuse(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+        if request.headers["content-length"] == "0":
+            return refuse(501, "NotImplemented", "A header you provided implies functionality that is not implemented")
+        if int(request.headers["content-length"]) > self.store.config.max_put_size:
+            return refuse(400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
+        return None
 
 
 def _receive(request, file, digest):

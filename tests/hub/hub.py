@@ -54,6 +54,8 @@ class HubApp:
         try:
             response = self._answer(request, extra)
         except ApiError as error:
+            if "/info/lfs/" in request.path:  # where git-lfs looks for the text
+                error.body.setdefault("message", error.message)
             response = error.response()
         response.headers += extra
         return response

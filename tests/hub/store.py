@@ -96,6 +96,7 @@ class Repo:
         self.git = git
         self.meta = meta
         self.lock = RepoLock()
+        self.committing = set()  # what commits under way have locked (commit_lock.py)
 
     id = property(lambda self: self.meta["id"])
     type = property(lambda self: self.meta["type"])
@@ -317,6 +318,13 @@ class Store:
             self._add(repo)
             if repo_id.lower() != old.lower():
                 self.names.add(repo.type, old, repo_id)
+
+    def used_storage(self, namespace, private):
+        """Bytes of the LFS objects in all private (or all public) repositories of a namespace."""
+        folders = [os.path.join(self.root, "lfs", repo.uid) for repo in list(self.repos.values())
+                   if repo.namespace.lower() == namespace.lower() and repo.private == private]
+        return sum(os.stat(os.path.join(here, name)).st_size
+                   for folder in folders for here, _, names in os.walk(folder) for name in names)
 
     def temporary(self):
         """A new file for bytes that are arriving: (open file, path)."""
