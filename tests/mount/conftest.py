@@ -29,6 +29,11 @@ def pytest_addoption(parser):
     parser.addoption("--keep", action="store_true", help="keep the folders of the tests' worlds")
 
 
+def pytest_ignore_collect(collection_path, config):
+    """These run as root whoever the others run as: once is enough."""
+    return True if collection_path.name == "test_machine_learning.py" and config.getoption("--as-user") else None
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "limit(seconds): how long a mount of this test may live")
 
