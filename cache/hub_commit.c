@@ -317,7 +317,10 @@ int hub_commit(struct hub *h, const struct repo_id *id, const struct hub_commit_
                struct hub_commit_result *ret, struct hub_error *err)
 {
 	static const char *const headers[] = {"Content-Type: application/x-ndjson", NULL};
-	struct hub_ask ask = {.what = "committing to", .id = id, .rev = req->rev, .writes = true};
+	struct hub_ask ask = {
+		.what = "committing to", .id = id, .rev = req->rev, .writes = true,
+		.quiet_status = 412, /* who commits sees to it */
+	};
 	CLEANUP(spool_fini) struct spool spool = {.fd = -1, .memory = {.max = SPOOL_MEMORY + 4096}};
 	AUTO_FREE char *escaped = repo_escape_rev(req->rev);
 	AUTO_FREE char *url = NULL;

@@ -176,7 +176,7 @@ const char *cli_why(const char *text, int64_t error)
 const struct cli_verb cli_verbs[] = {
 	{"status", "[--json] [PATH]", "what is mounted, staged, open, under way and published last",
 	 cli_status},
-	{"commit", "[-m TITLE [-m TEXT]...] [--interrupted] PATH",
+	{"commit", "[-m TITLE [-m TEXT]...] [--interrupted] [--on-conflict=WAY] PATH",
 	 "publishes what is staged there now and prints the commit's URL; exit 3: open files were left out",
 	 cli_commit},
 	{"discard", "[-y] PATH", "throws what is staged at PATH and below it away", cli_discard},

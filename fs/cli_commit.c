@@ -85,6 +85,11 @@ static int commit_at(const char *path, struct control_request *req)
 	return r;
 }
 
+static bool is_way(const char *word)
+{
+	return strcmp(word, "keep") == 0 || strcmp(word, "pr") == 0 || strcmp(word, "ours") == 0;
+}
+
 int cli_commit(int argc, char **argv)
 {
 	AUTO_BUF text = {.max = DESCRIPTION_MAX};
@@ -100,6 +105,10 @@ int cli_commit(int argc, char **argv)
 				return cli_complain("the message is too long");
 		} else if (strcmp(argv[i], "--interrupted") == 0) {
 			req.interrupted = true;
+		} else if (strncmp(argv[i], "--on-conflict=", 14) == 0) {
+			req.on_conflict = argv[i] + 14;
+			if (!is_way(req.on_conflict))
+				return cli_usage(argv[0]);
 		} else if (argv[i][0] == '-' || path) {
 			return cli_usage(argv[0]);
 		} else {

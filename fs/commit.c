@@ -59,6 +59,9 @@ void commit_forget_plan(struct run *run)
 	stage_names_fini(&run->names);
 	free(STEAL(run->ops));
 	run->n_ops = 0;
+	while (run->n_in_way)
+		free(run->in_way[--run->n_in_way]);
+	free(STEAL(run->in_way));
 }
 
 static void run_fini(struct run *run)
@@ -219,6 +222,8 @@ int commit_run(struct commit *c, const struct commit_ask *ask, struct commit_res
 
 	run_init(&run, c, ask, ret);
 	r = recover(&run);
+	if (r == 0 && ask->resolve)
+		r = stage_conflict_clear(c->env.stage);
 	if (r == 0)
 		r = get_parent(&run);
 	if (r == 0)

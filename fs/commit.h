@@ -48,11 +48,20 @@ struct commit_progress {
 	struct upload_progress upload;
 };
 
+/* Somebody else changed what a commit of ours holds. */
+enum commit_on_conflict {
+	COMMIT_KEEP, /* it stays staged, in conflict */
+	COMMIT_PR,   /* ours becomes a pull request */
+	COMMIT_OURS, /* ours goes on top */
+};
+
 struct commit_ask {
 	const char *title;       /* NULL: made from what changed */
 	const char *description; /* NULL: none */
 	unsigned take;           /* STAGE_TAKE_*: what counts as settled too */
 	bool may_empty;          /* as publish_ask.may_empty */
+	enum commit_on_conflict on_conflict;
+	bool resolve;            /* what is in conflict since earlier is part of it again */
 	atomic_bool *cancel;     /* set by anybody: the run ends soon with -ECANCELED, and can be repeated */
 	struct commit_progress *progress; /* reset here */
 	/* The uploads are done: has anybody joined, whose files are frozen by now? Then they are taken in

@@ -18,8 +18,50 @@
 static void tell_conflict(struct run *run, const char *path)
 {
 	snprintf(run->ret->error.text, sizeof(run->ret->error.text),
-	         "somebody else changed %.250s: copy yours elsewhere, then `hugfs discard` it to see theirs",
-	         path);
+	         "somebody else changed %.200s: see `hugfs diff`, then `hugfs commit --on-conflict=ours` (or =pr) "
+	         "publishes yours, `hugfs discard` shows theirs", path);
+}
+
+static struct stage_ref ref_of(const struct stage_row *row)
+{
+	return (struct stage_ref){.parent = row->parent, .node = row->node, .name = row->name};
+}
+
+/* Everything that the commit held stays staged, in conflict. */
+static int keep_all(struct run *run)
+{
+	const struct commit_plan *plan = &run->plan;
+	AUTO_FREE struct stage_ref *refs = calloc(plan->n_took + plan->n + 1, sizeof(*refs));
+	size_t n = 0;
+
+	if (!refs)
+		return -ENOMEM;
+	for (size_t i = 0; i < plan->n_took; i++)
+		refs[n++] = ref_of(plan->took[i]);
+	for (size_t i = 0; i < plan->n; i++) {
+		if (plan->changes[i].row && plan->changes[i].ours)
+			refs[n++] = ref_of(plan->changes[i].row);
+	}
+	return stage_conflict_put(run->c->env.stage, refs, n);
+}
+
+/* What the commit leaves out is to go on top of it later: it would undo their change silently. */
+static int keep_left(struct run *run)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < run->plan.n_left; i++) {
+		const struct commit_left *left = &run->plan.left[i];
+		struct stage_ref ref = ref_of(left->row);
+
+		if (!left->conflict)
+			continue;
+		log_warn("%s@%s: somebody else changed %s, which is being changed here: it is left out of commits "
+		         "until `hugfs commit --on-conflict=ours` or `hugfs discard`", run->c->env.repo.name,
+		         run->c->env.rev, left->path);
+		r = stage_conflict_put(run->c->env.stage, &ref, 1);
+	}
+	return r;
 }
 
 static bool is_own(const struct commit *c, const char *message)
@@ -58,7 +100,7 @@ int commit_move_base(struct run *run, const char *head)
 {
 	struct commit_plan_env env;
 	AUTO_FREE char *path = NULL;
-	int r, own;
+	int r = 0, own;
 
 	if (++run->bases > BASES_MAX) {
 		snprintf(run->ret->error.text, sizeof(run->ret->error.text), "%s is pushed to all the time",
@@ -76,9 +118,15 @@ int commit_move_base(struct run *run, const char *head)
 		return r < 0 ? r : 1;
 	}
 	env = commit_env_of_plan(run);
-	r = commit_plan_check(&env, &run->plan, head, &path, &run->ret->error);
-	if (r == -ESTALE && path)
-		tell_conflict(run, path);
+	if (run->ask->on_conflict != COMMIT_OURS) {
+		r = commit_plan_check(&env, &run->plan, head, &path, &run->ret->error);
+		if (r == -ESTALE && path) {
+			tell_conflict(run, path);
+			return keep_all(run) < 0 ? -EIO : -ESTALE;
+		}
+		if (r == 0)
+			r = keep_left(run);
+	}
 	if (r == 0)
 		memcpy(run->base, head, sizeof(run->base));
 	return r;

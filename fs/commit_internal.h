@@ -29,6 +29,8 @@ struct run {
 	struct stage_names names;
 	struct commit_plan plan;
 	struct hub_op *ops;
+	char **in_way; /* files of theirs that stand where ours need to be, while on_conflict=ours */
+	size_t n_in_way;
 	size_t n_ops;
 	unsigned bases, stubborn;
 };

@@ -45,7 +45,7 @@ struct planner {
 	const struct stage_row **by_name; /* the rows by parent and name */
 	void *dirs;                       /* tsearch(3) tree of struct dir by node */
 	struct commit_plan plan;
-	size_t cap, cap_folders, cap_left;
+	size_t cap, cap_folders, cap_left, cap_took;
 	char **keeps;                     /* paths at or below which nothing is deleted */
 	size_t n_keeps, cap_keeps;
 };
@@ -67,6 +67,7 @@ void commit_plan_fini(struct commit_plan *p)
 	for (size_t i = 0; i < p->n_folders; i++)
 		free(p->folders[i]);
 	free(p->folders);
+	free(p->took);
 	*p = (struct commit_plan){0};
 }
 
@@ -120,6 +121,21 @@ static int text_add(char ***list, size_t *n, size_t *cap, const char *text)
 	if (!copy)
 		return -ENOMEM;
 	(*list)[(*n)++] = copy;
+	return 0;
+}
+
+static int take(struct planner *p, const struct stage_row *row)
+{
+	if (p->plan.n_took == p->cap_took) {
+		size_t more = p->cap_took ? p->cap_took * 2 : 16;
+		const struct stage_row **grown = reallocarray(p->plan.took, more, sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		p->plan.took = grown;
+		p->cap_took = more;
+	}
+	p->plan.took[p->plan.n_took++] = row;
 	return 0;
 }
 
@@ -334,6 +350,8 @@ static int plan_dir(struct planner *p, const struct dir *parent, const struct st
 		r = delete_held(p, path, held);
 		covered = true;
 	}
+	if (r == 0 && row->base.kind != STAGE_BASE_FOLLOW && (held->any || row->base.kind == STAGE_BASE_PINNED))
+		r = take(p, row);
 	if (r == 0 && row->base.kind == STAGE_BASE_PINNED && !ignored)
 		r = add_pinned(p, row, path);
 	if (r < 0)
@@ -361,7 +379,7 @@ static int leave_out(struct planner *p, const char *path, const struct stage_row
 	copy = strdup(path);
 	if (!copy)
 		return -ENOMEM;
-	plan->left[plan->n_left++] = (struct commit_left){copy, row};
+	plan->left[plan->n_left++] = (struct commit_left){.path = copy, .row = row};
 	return 0;
 }
 
@@ -402,8 +420,8 @@ static int plan_row(struct planner *p, const struct stage_row *row)
 	struct held held;
 	int r;
 
-	if (!found)
-		return 0; /* below a folder that has no name any more */
+	if (!found || row->conflict)
+		return 0; /* below a folder that has no name any more; or left out, with all below it */
 	path = join((*found)->path, row->name);
 	if (!path)
 		return -ENOMEM;
@@ -412,7 +430,10 @@ static int plan_row(struct planner *p, const struct stage_row *row)
 		return r;
 	switch (row->kind) {
 	case STAGE_WHITEOUT:
-		return (*found)->covered ? 0 : delete_held(p, path, &held);
+		if ((*found)->covered || !held.any)
+			return 0;
+		r = take(p, row);
+		return r < 0 ? r : delete_held(p, path, &held);
 	case STAGE_DIR:
 		return plan_dir(p, *found, row, path, &held);
 	case STAGE_FILE:
@@ -521,7 +542,7 @@ int commit_plan_make(const struct commit_plan_env *env, const struct stage_names
 
 struct check {
 	const struct commit_plan_env *env;
-	const struct commit_plan *plan;
+	struct commit_plan *plan;
 	const char *head;
 	char *path; /* in conflict */
 	struct hub_error *err;
@@ -608,7 +629,7 @@ static int check_change(struct check *k, const struct commit_change *c)
 }
 
 /* What is staged but not in this commit will go on top of it later: a push of the same path must not be taken for its base. */
-static int check_left(struct check *k, const struct commit_left *left)
+static int check_left(struct check *k, struct commit_left *left)
 {
 	const struct stage_row *row = left->row;
 	struct tree_entry ents[2];
@@ -616,10 +637,9 @@ static int check_left(struct check *k, const struct commit_left *left)
 
 	if (r < 0 || same(ents, has))
 		return r;
-	if (has[1] && (row->is_blob || row->has_committed) && ents[1].kind == HUB_ENTRY_FILE &&
-	    hash_key_equal(&row->blob, &ents[1].key))
-		return 0;
-	return conflict(k, left->path);
+	left->conflict = !(has[1] && (row->is_blob || row->has_committed) && ents[1].kind == HUB_ENTRY_FILE &&
+	                   hash_key_equal(&row->blob, &ents[1].key));
+	return 0;
 }
 
 static int change_by_path(const void *key, const void *item)
@@ -653,7 +673,7 @@ static int check_folder(struct check *k, const char *path)
 	return tree_walk(k->env->tree, k->env->repo, k->head, path, check_below, k, k->err);
 }
 
-int commit_plan_check(const struct commit_plan_env *env, const struct commit_plan *plan, const char *head,
+int commit_plan_check(const struct commit_plan_env *env, struct commit_plan *plan, const char *head,
                       char **ret_path, struct hub_error *err)
 {
 	struct check k = {.env = env, .plan = plan, .head = head, .err = err};

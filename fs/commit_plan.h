@@ -37,6 +37,7 @@ struct commit_change {
 struct commit_left {
 	char *path;
 	const struct stage_row *row;
+	bool conflict; /* commit_plan_check: somebody else changed it meanwhile */
 };
 struct commit_plan {
 	struct commit_change *changes; /* by path */
@@ -45,6 +46,8 @@ struct commit_plan {
 	size_t n_left;
 	char **folders;                /* of the parent, deleted or replaced as a whole */
 	size_t n_folders;
+	const struct stage_row **took; /* whiteouts and folders that took something away or brought it along */
+	size_t n_took;
 };
 void commit_plan_fini(struct commit_plan *p);
 /* `names` must outlive the plan. An addition may turn out to be what the branch holds already: the caller
@@ -53,8 +56,9 @@ int commit_plan_make(const struct commit_plan_env *env, const struct stage_names
                      struct commit_plan *ret, struct hub_error *err) MUST_USE;
 
 /* Do the changes that are ours go on top of `head` as well as on the parent? 0, or -ESTALE and the path
- * that somebody else changed (caller frees). That both did the same is no conflict. */
-int commit_plan_check(const struct commit_plan_env *env, const struct commit_plan *plan, const char *head,
+ * that somebody else changed (caller frees). That both did the same is no conflict. What is left out is judged one by
+ * one: commit_left.conflict. */
+int commit_plan_check(const struct commit_plan_env *env, struct commit_plan *plan, const char *head,
                       char **ret_path, struct hub_error *err) MUST_USE;
 
 /* tree_stat for which absence is an answer: 1 and the entry, 0 when nothing has that path, or -errno. */

@@ -19,47 +19,111 @@
 
 /* -- the commit -- */
 
+static int change_by_path(const void *key, const void *item)
+{
+	return strcmp(key, ((const struct commit_change *)item)->path);
+}
+
+/* tree_walk_fn: a file that stands where ours needs to be. What the plan deletes or replaces anyhow does not count. */
+static int add_in_way(void *arg, const char *path, const struct tree_entry *entry)
+{
+	struct run *run = arg;
+	const struct commit_plan *plan = &run->plan;
+	char **grown;
+
+	if (bsearch(path, plan->changes, plan->n, sizeof(*plan->changes), change_by_path))
+		return 0;
+	for (size_t i = 0; i < run->n_in_way; i++) {
+		if (strcmp(run->in_way[i], path) == 0)
+			return 0;
+	}
+	grown = reallocarray(run->in_way, run->n_in_way + 1, sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	run->in_way = grown;
+	grown[run->n_in_way] = strdup(path);
+	if (!grown[run->n_in_way])
+		return -ENOMEM;
+	run->n_in_way++;
+	return 0;
+}
+
+static int find_in_way(struct run *run, const char *path)
+{
+	struct commit *c = run->c;
+	AUTO_FREE char *up = strdup(path);
+	struct tree_entry ent;
+	int held = up ? commit_stat_at(run, run->base, path, &ent) : -ENOMEM;
+
+	if (held == 1 && ent.kind == HUB_ENTRY_DIR)
+		return tree_walk(c->env.tree, &c->env.repo, run->base, path, add_in_way, run, &run->ret->error);
+	for (char *slash = held == 0 ? strrchr(up, '/') : NULL; slash; slash = strrchr(up, '/')) {
+		*slash = '\0';
+		held = commit_stat_at(run, run->base, up, &ent);
+		if (held == 1)
+			return ent.kind == HUB_ENTRY_DIR ? 0 : add_in_way(run, up, &ent);
+		if (held < 0)
+			break;
+	}
+	return MIN(held, 0);
+}
+
+static int add_op(struct run *run, const struct commit_change *change, struct commit_tally kinds[3])
+{
+	struct hub_op *op = &run->ops[run->n_ops];
+	bool adds = change->kind == COMMIT_ADD;
+	struct tree_entry ent;
+	int held = commit_stat_at(run, run->base, change->path, &ent);
+
+	if (held < 0)
+		return held;
+	if (!adds && !held)
+		return 0;
+	if (adds && held && ent.kind == HUB_ENTRY_FILE && upload_is(change->file, &ent.key))
+		return 0;
+	*op = (struct hub_op){.kind = HUB_OP_DELETE, .path = change->path};
+	if (adds) {
+		op->kind = change->file->lfs ? HUB_OP_LFS : HUB_OP_FILE;
+		op->key = change->key;
+		op->source = upload_read;
+		op->arg = change->file;
+	}
+	commit_tally_add(&kinds[!adds ? 2 : held ? 1 : 0], change->path);
+	run->n_ops++;
+	return 0;
+}
+
 /* The operations that bring `base` to what we want, deletions first. ret_title: what they are, in words. */
 static int make_ops(struct run *run, char **ret_title)
 {
 	struct commit_tally kinds[3] = {0};
-	size_t n = 0;
+	int r = 0;
 
+	for (size_t i = 0; r == 0 && run->ask->on_conflict == COMMIT_OURS && i < run->plan.n; i++) {
+		if (run->plan.changes[i].kind == COMMIT_ADD && run->plan.changes[i].ours)
+			r = find_in_way(run, run->plan.changes[i].path);
+	}
+	if (r < 0)
+		return r;
 	free(STEAL(run->ops));
 	run->n_ops = 0;
-	run->ops = calloc(run->plan.n + 1, sizeof(*run->ops));
+	run->ops = calloc(run->plan.n + run->n_in_way + 1, sizeof(*run->ops));
 	if (!run->ops)
 		return -ENOMEM;
+	for (size_t i = 0; i < run->n_in_way; i++) {
+		run->ops[run->n_ops++] = (struct hub_op){.kind = HUB_OP_DELETE, .path = run->in_way[i]};
+		commit_tally_add(&kinds[2], run->in_way[i]);
+	}
 	for (int pass = COMMIT_DELETE; pass <= COMMIT_ADD; pass++) {
 		for (size_t i = 0; i < run->plan.n; i++) {
-			const struct commit_change *change = &run->plan.changes[i];
-			struct hub_op *op = &run->ops[n];
-			struct tree_entry ent;
-			int held;
-
-			if ((int)change->kind != pass || !change->ours)
+			if ((int)run->plan.changes[i].kind != pass || !run->plan.changes[i].ours)
 				continue;
-			held = commit_stat_at(run, run->base, change->path, &ent);
-			if (held < 0)
-				return held;
-			if (pass == COMMIT_DELETE && !held)
-				continue;
-			if (pass == COMMIT_ADD && held && ent.kind == HUB_ENTRY_FILE &&
-			    upload_is(change->file, &ent.key))
-				continue;
-			*op = (struct hub_op){.kind = HUB_OP_DELETE, .path = change->path};
-			if (pass == COMMIT_ADD) {
-				op->kind = change->file->lfs ? HUB_OP_LFS : HUB_OP_FILE;
-				op->key = change->key;
-				op->source = upload_read;
-				op->arg = change->file;
-			}
-			commit_tally_add(&kinds[pass == COMMIT_DELETE ? 2 : held ? 1 : 0], change->path);
-			n++;
+			r = add_op(run, &run->plan.changes[i], kinds);
+			if (r < 0)
+				return r;
 		}
 	}
-	run->n_ops = n;
-	return n ? commit_tally_title(kinds, ret_title) : 0;
+	return run->n_ops ? commit_tally_title(kinds, ret_title) : 0;
 }
 
 /* Is there anything staged whose place on the branch is settled by this run, though no request is needed

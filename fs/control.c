@@ -98,6 +98,8 @@ static const char *state_name(const struct stage_attr *attr, const struct ignore
 		[STAGE_CONFLICT] = "conflict",
 	};
 
+	if (attr->state == STAGE_CONFLICT)
+		return "conflict";
 	if (attr->kind == STAGE_WHITEOUT)
 		return "deleted";
 	if (attr->kind == STAGE_DIR && attr->state == STAGE_CLEAN)
@@ -279,7 +281,10 @@ static int work_status(void *arg, struct rev *rev)
  * staged there. */
 static int publish_one(struct control *c, struct rev *rev, const struct work *w, struct publish_answer *ret)
 {
-	const struct publish_ask ask = {
+	static const char *const ways[] = {
+		[COMMIT_KEEP] = "keep", [COMMIT_PR] = "pr", [COMMIT_OURS] = "ours",
+	};
+	struct publish_ask ask = {
 		.title = w->req->title,
 		.description = w->req->description,
 		.interrupted = w->req->interrupted,
@@ -288,6 +293,12 @@ static int publish_one(struct control *c, struct rev *rev, const struct work *w,
 	struct publish *p;
 	int r;
 
+	for (size_t i = 0; w->req->on_conflict && i < ARRAY_LEN(ways); i++) {
+		if (strcmp(w->req->on_conflict, ways[i]) != 0)
+			continue;
+		ask.resolve = true;
+		ask.on_conflict = (enum commit_on_conflict)i;
+	}
 	if (!enter(c))
 		return -ECANCELED;
 	p = view_hold(rev);

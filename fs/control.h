@@ -27,6 +27,7 @@ struct control_request {
 	char *title;       /* COMMIT; NULL: made from what changed */
 	char *description; /* COMMIT */
 	bool interrupted;  /* COMMIT: interrupted files too */
+	char *on_conflict; /* COMMIT: "keep", "pr" or "ours", for what is in conflict too; NULL: as the mount's option */
 };
 
 struct control_change {

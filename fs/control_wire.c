@@ -43,6 +43,7 @@ static const struct field request_fields[] = {
 	FIELD(request, title, TEXT),
 	FIELD(request, description, TEXT),
 	FIELD(request, interrupted, FLAG),
+	FIELD(request, on_conflict, TEXT),
 };
 static const struct field answer_fields[] = {
 	FIELD(answer, error, SIGNED),

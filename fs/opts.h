@@ -10,6 +10,7 @@
 #include "util.h"
 
 enum opts_commit { OPTS_COMMIT_CLOSE, OPTS_COMMIT_SYNC, OPTS_COMMIT_FSYNC, OPTS_COMMIT_MANUAL };
+enum opts_on_conflict { OPTS_CONFLICT_KEEP, OPTS_CONFLICT_PR, OPTS_CONFLICT_OURS }; /* as commit_on_conflict */
 enum opts_fsync { OPTS_FSYNC_PUBLISH, OPTS_FSYNC_STAGE };
 
 struct opts {
@@ -28,6 +29,7 @@ struct opts {
 	int64_t commit_delay_ms;   /* quiet period: 2 s */
 	int64_t commit_interval_ms; /* instead of the quiet period; 0: none */
 	int64_t open_wait_ms;      /* how long a writer holds a quiet commit back: 60 s */
+	enum opts_on_conflict on_conflict;
 	enum opts_fsync fsync;
 	int64_t fsync_timeout_ms;  /* without progress: 120 s */
 	int64_t umount_timeout_ms; /* 30 s */

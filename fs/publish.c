@@ -188,6 +188,8 @@ static void *worker_main(void *arg)
 		ask.description = p->description;
 		ask.take = p->take;
 		ask.may_empty = p->may_empty;
+		ask.resolve = p->resolve;
+		ask.on_conflict = p->on_conflict;
 		only_look = p->reason == SCHEDULE_RECOVER;
 	}
 	r = only_look ? commit_recover(p->commit, &ask, &result) : commit_run(p->commit, &ask, &result);
@@ -212,6 +214,9 @@ static void take_ask_locked(struct publish *p)
 		p->description = ask->description ? strdup(ask->description) : NULL;
 		p->take |= ask->interrupted ? STAGE_TAKE_INTERRUPTED : 0;
 		p->may_empty = ask->may_empty;
+		p->resolve = ask->resolve;
+		if (ask->resolve)
+			p->on_conflict = ask->on_conflict;
 		publish_join_run_locked(p, w);
 		return;
 	}
@@ -224,6 +229,7 @@ static void begin_run_locked(struct publish *p, enum schedule_reason reason)
 	p->running = true;
 	p->reason = reason;
 	p->run++;
+	p->on_conflict = (enum commit_on_conflict)p->env.opts->on_conflict;
 	p->take = p->env.opts->commit_interval_ms ? STAGE_TAKE_APPENDED : 0;
 	if (reason == SCHEDULE_ASKED) {
 		p->take |= STAGE_TAKE_FLUSHED;
@@ -281,7 +287,7 @@ static void end_run_locked(struct publish *p, struct waiter **out)
 	commit_result_fini(result);
 	free(STEAL(p->title));
 	free(STEAL(p->description));
-	p->may_empty = false;
+	p->may_empty = p->resolve = false;
 }
 
 /* -- the clock -- */

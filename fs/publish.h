@@ -7,6 +7,7 @@
 #define HUGFS_PUBLISH_H
 
 #include "blocks.h"
+#include "commit.h"
 #include "fetch.h"
 #include "hub.h"
 #include "ignore.h"
@@ -63,6 +64,8 @@ struct publish_ask {
 	const char *title;      /* NULL: made from what changed */
 	const char *description;
 	bool interrupted;       /* take interrupted files too */
+	bool resolve;           /* on_conflict counts, not the option, and what is in conflict already is part of it */
+	enum commit_on_conflict on_conflict;
 	bool may_empty;         /* also a commit that leaves no file but .gitattributes, which is held otherwise (-EPERM) */
 };
 /* What an explicit commit came to. */

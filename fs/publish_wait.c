@@ -264,7 +264,7 @@ static int is_settled(void *arg, const char *path, const struct stage_attr *attr
 	struct publish *p = arg;
 
 	if (attr->kind == STAGE_WHITEOUT)
-		return 1;
+		return attr->state != STAGE_CONFLICT;
 	if (attr->kind != STAGE_FILE || ignore_match(p->env.ignore, path, false))
 		return 0;
 	return attr->state == STAGE_CLEAN || attr->state == STAGE_STAGED || attr->state == STAGE_COMMITTING;

@@ -361,7 +361,7 @@ struct timespec stage_mtime_after(struct timespec old)
 
 static enum stage_state node_state(const struct node *n)
 {
-	if (n->rec.state == JOURNAL_CONFLICT)
+	if (stage_in_conflict(n))
 		return STAGE_CONFLICT;
 	if (n->rec.state == JOURNAL_INTERRUPTED)
 		return STAGE_INTERRUPTED;
@@ -395,7 +395,9 @@ void stage_node_attr(const struct node *n, struct stage_attr *ret)
 {
 	*ret = (struct stage_attr){
 		.kind = n->rec.kind,
-		.state = n->rec.kind == STAGE_FILE ? node_state(n) : STAGE_CLEAN,
+		.state = n->rec.kind == STAGE_FILE ? node_state(n)
+		         : stage_in_conflict(n)     ? STAGE_CONFLICT
+		                                    : STAGE_CLEAN,
 		.mode = n->rec.mode,
 		.has_mode = n->rec.flags & JOURNAL_HAS_MODE,
 		.has_owner = n->rec.flags & JOURNAL_HAS_OWNER,
@@ -704,6 +706,7 @@ static void count_row(const struct row *row, struct stage_counts *to)
 {
 	const struct node *n = row->node;
 
+	to->conflicts += row->conflict || (n && n->rec.state == JOURNAL_CONFLICT);
 	if (!n) {
 		to->deletions++;
 		return;
@@ -716,7 +719,6 @@ static void count_row(const struct row *row, struct stage_counts *to)
 	to->open += n->writers > 0;
 	to->unfinished += n->writers > 0 && !stage_node_unchanged(n);
 	to->interrupted += n->rec.state == JOURNAL_INTERRUPTED;
-	to->conflicts += n->rec.state == JOURNAL_CONFLICT;
 	to->files += !stage_node_unchanged(n);
 	to->bytes += n->top ? stage_layer_bytes(n->top) : 0;
 }
@@ -736,7 +738,9 @@ static int each_below(const struct node *dir, const char *at, stage_each_fn each
 
 	for (const struct row *r = dir->rows; r && rc == 0; r = r->next) {
 		AUTO_FREE char *path = util_printf("%s%s%s", at, *at ? "/" : "", r->name);
-		struct stage_attr attr = {.kind = STAGE_WHITEOUT};
+		struct stage_attr attr = {
+			.kind = STAGE_WHITEOUT, .state = r->conflict ? STAGE_CONFLICT : STAGE_CLEAN,
+		};
 
 		if (!path)
 			return -ENOMEM;

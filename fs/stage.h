@@ -254,6 +254,7 @@ struct stage_row {
 	uint64_t parent, node; /* node 0: whiteout */
 	char *name;
 	enum stage_kind kind;
+	bool conflict;          /* it, or a folder above it, is in conflict */
 	struct stage_base base; /* folders */
 	/* files */
 	bool frozen;            /* `layer` is what the commit takes, else its committed bytes (if any) */
@@ -274,6 +275,17 @@ struct stage_names {
 };
 void stage_names_fini(struct stage_names *n);
 int stage_names(struct stage *s, struct stage_names *ret) MUST_USE;
+/* Somebody else changed what a commit held: its rows are in conflict, left out of commits until the user decides, whatever is
+ * written to them meanwhile. What takes the name of such a row, and what such a file or folder is renamed to, is too. Marks
+ * those of the rows that still are what they were. */
+struct stage_ref {
+	uint64_t parent, node; /* node 0: whiteout */
+	const char *name;
+};
+int stage_conflict_put(struct stage *s, const struct stage_ref *rows, size_t n) MUST_USE;
+/* None is any more: they are ordinary changes again. */
+int stage_conflict_clear(struct stage *s) MUST_USE;
+
 /* The commit will not happen (now): frozen layers stay frozen, names go on as before. */
 void stage_release(struct stage *s);
 

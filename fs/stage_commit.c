@@ -70,7 +70,7 @@ static bool is_flushed(const struct node *n)
 
 static bool may_freeze(const struct node *n, unsigned take)
 {
-	if (n->rec.kind != STAGE_FILE || !n->row || !n->top || n->busy || n->rec.state == JOURNAL_CONFLICT)
+	if (n->rec.kind != STAGE_FILE || !n->row || !n->top || n->busy || stage_in_conflict(n))
 		return false;
 	if (n->rec.state == JOURNAL_INTERRUPTED && (!(take & STAGE_TAKE_INTERRUPTED) || n->writers))
 		return false;
@@ -141,7 +141,7 @@ static int add_frozen(struct stage_freeze *f, size_t *cap, const struct node *n,
 static bool takes_part(const struct node *n, unsigned take, bool *ret_top)
 {
 	*ret_top = may_freeze(n, take);
-	return *ret_top || (n->rec.kind == STAGE_FILE && n->row && n->rec.state != JOURNAL_CONFLICT &&
+	return *ret_top || (n->rec.kind == STAGE_FILE && n->row && !stage_in_conflict(n) &&
 	                    n->rec.state != JOURNAL_INTERRUPTED && frozen_layer(n, 0));
 }
 
@@ -365,10 +365,11 @@ static int dir_row(const struct node *n, struct stage_row *to)
 }
 
 /* Folders before what is in them. */
-static int add_rows(struct stage_names *to, size_t *cap, const struct node *dir)
+static int add_rows(struct stage_names *to, size_t *cap, const struct node *dir, bool conflict)
 {
 	for (const struct row *r = dir->rows; r; r = r->next) {
 		struct stage_row *row;
+		bool below;
 		int rc = 0;
 
 		if (to->n == *cap) {
@@ -382,16 +383,18 @@ static int add_rows(struct stage_names *to, size_t *cap, const struct node *dir)
 		}
 		row = &to->rows[to->n++];
 		*row = (struct stage_row){.parent = dir->rec.id, .kind = STAGE_WHITEOUT,
-		                          .name = strdup(r->name)};
+		                          .conflict = conflict || r->conflict, .name = strdup(r->name)};
 		if (!row->name)
 			return -ENOMEM;
 		if (!r->node)
 			continue;
 		row->node = r->node->rec.id;
 		row->kind = r->node->rec.kind;
+		row->conflict = row->conflict || r->node->rec.state == JOURNAL_CONFLICT;
+		below = row->conflict;
 		rc = row->kind == STAGE_FILE ? file_row(r->node, row) : dir_row(r->node, row);
-		if (rc == 0 && row->kind == STAGE_DIR)
-			rc = add_rows(to, cap, r->node);
+		if (rc == 0 && r->node->rec.kind == STAGE_DIR)
+			rc = add_rows(to, cap, r->node, below);
 		if (rc < 0)
 			return rc;
 	}
@@ -403,7 +406,7 @@ int stage_names(struct stage *s, struct stage_names *ret)
 	LOCKED(&s->lock);
 	struct stage_names names = {.gen = s->gen};
 	size_t cap = 0;
-	int rc = add_rows(&names, &cap, s->root);
+	int rc = add_rows(&names, &cap, s->root, false);
 
 	if (rc < 0) {
 		stage_names_fini(&names);

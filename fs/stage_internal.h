@@ -52,6 +52,7 @@ struct row {
 	struct node *dir;
 	struct node *node; /* NULL: whiteout */
 	uint64_t gen;      /* of its last change */
+	bool conflict;     /* left out of commits until the user decides */
 	char name[];
 };
 
@@ -181,6 +182,11 @@ int stage_housekeep(struct stage *s, bool flush);
 /* -- stage_name.c -- */
 
 int stage_check_name(const char *name) MUST_USE; /* -EINVAL, -ENAMETOOLONG */
+
+/* -- stage_conflict.c -- */
+
+/* Is it, or a folder above it, in conflict? */
+bool stage_in_conflict(const struct node *n);
 
 /* -- stage_load.c -- */
 

@@ -46,6 +46,10 @@ enum stmt {
 	ST_NAME_PUT,
 	ST_NAME_DEL,
 	ST_NAME_ALL,
+	ST_CONFLICT_PUT,
+	ST_CONFLICT_DEL,
+	ST_CONFLICT_DEL_ALL,
+	ST_CONFLICT_ALL,
 	ST_LAYER_PUT,
 	ST_LAYER_DEL,
 	ST_LAYER_DEL_ALL,
@@ -79,6 +83,10 @@ static const char *const stmt_sql[ST_COUNT] = {
 	[ST_NAME_PUT] = "INSERT OR REPLACE INTO name(parent, name, node, gen) VALUES(?, ?, ?, ?)",
 	[ST_NAME_DEL] = "DELETE FROM name WHERE parent = ? AND name = ?",
 	[ST_NAME_ALL] = "SELECT parent, name, node, gen FROM name",
+	[ST_CONFLICT_PUT] = "INSERT OR REPLACE INTO conflict(parent, name) VALUES(?, ?)",
+	[ST_CONFLICT_DEL] = "DELETE FROM conflict WHERE parent = ? AND name = ?",
+	[ST_CONFLICT_DEL_ALL] = "DELETE FROM conflict",
+	[ST_CONFLICT_ALL] = "SELECT parent, name FROM conflict",
 	[ST_LAYER_PUT] =
 		"INSERT OR REPLACE INTO layer(node, layer, lower, lower_layer, frozen, bytes, sha256, git,"
 		" alg, oid, size, at_commit, at_path) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -382,6 +390,17 @@ void journal_put_name(struct journal *j, uint64_t parent, const char *name, uint
 void journal_del_name(struct journal *j, uint64_t parent, const char *name)
 {
 	run(j, ST_NAME_DEL, "ip", (int64_t)parent, name);
+	run(j, ST_CONFLICT_DEL, "ip", (int64_t)parent, name);
+}
+
+void journal_put_conflict(struct journal *j, uint64_t parent, const char *name)
+{
+	run(j, ST_CONFLICT_PUT, "ip", (int64_t)parent, name);
+}
+
+void journal_del_conflicts(struct journal *j)
+{
+	run(j, ST_CONFLICT_DEL_ALL, "");
 }
 
 void journal_put_layer(struct journal *j, const struct journal_layer *l)
@@ -627,6 +646,24 @@ static int load_names(struct journal *j, const struct journal_loader *to, void *
 	return rc;
 }
 
+static int load_conflicts(struct journal *j, const struct journal_loader *to, void *arg)
+{
+	sqlite3_stmt *st = j->stmt[ST_CONFLICT_ALL];
+	int rc;
+
+	while ((rc = next_row(j, st)) > 0) {
+		AUTO_FREE char *name = NULL;
+
+		rc = get_text(st, 1, &name);
+		if (rc == 0)
+			rc = to->conflict(arg, (uint64_t)sqlite3_column_int64(st, 0), name);
+		if (rc != 0)
+			break;
+	}
+	sqlite3_reset(st);
+	return rc;
+}
+
 static int read_local(sqlite3_stmt *st, struct journal_local *l)
 {
 	unsigned flags = (unsigned)sqlite3_column_int(st, 5);
@@ -679,6 +716,8 @@ int journal_load(struct journal *j, const struct journal_loader *to, void *arg)
 		rc = load_layers(j, to, arg);
 	if (rc == 0)
 		rc = load_names(j, to, arg);
+	if (rc == 0)
+		rc = load_conflicts(j, to, arg);
 	if (rc == 0)
 		rc = load_locals(j, to, arg);
 	if (rc == -EIO)

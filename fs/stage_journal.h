@@ -79,6 +79,9 @@ void journal_del_node(struct journal *j, uint64_t id); /* with its layers */
 /* node 0: a whiteout. */
 void journal_put_name(struct journal *j, uint64_t parent, const char *name, uint64_t node, uint64_t gen);
 void journal_del_name(struct journal *j, uint64_t parent, const char *name);
+/* That name is in conflict; journal_del_name takes it back, journal_del_conflicts all of them. */
+void journal_put_conflict(struct journal *j, uint64_t parent, const char *name);
+void journal_del_conflicts(struct journal *j);
 void journal_put_layer(struct journal *j, const struct journal_layer *l);
 void journal_del_layer(struct journal *j, uint64_t node, uint32_t layer);
 
@@ -103,6 +106,7 @@ struct journal_loader {
 	int (*layer)(void *arg, struct journal_layer *l);
 	int (*name)(void *arg, uint64_t parent, const char *name, uint64_t node, uint64_t gen);
 	int (*local)(void *arg, struct journal_local *l);
+	int (*conflict)(void *arg, uint64_t parent, const char *name);
 };
 int journal_load(struct journal *j, const struct journal_loader *to, void *arg) MUST_USE;
 

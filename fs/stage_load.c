@@ -85,6 +85,18 @@ static int load_name(void *arg, uint64_t parent, const char *name, uint64_t node
 	return 0;
 }
 
+static int load_conflict(void *arg, uint64_t parent, const char *name)
+{
+	struct stage *s = arg;
+	struct node *dir = stage_dir_find(s, parent);
+	struct row *row = dir ? stage_row_find(s, dir, name) : NULL;
+
+	if (!row)
+		return -EIO;
+	row->conflict = true;
+	return 0;
+}
+
 static int load_local(void *arg, struct journal_local *rec)
 {
 	struct stage *s = arg;
@@ -342,7 +354,8 @@ static int remove_orphans(struct stage *s)
 int stage_load(struct stage *s)
 {
 	static const struct journal_loader to = {
-		.node = load_node, .layer = load_layer, .name = load_name, .local = load_local};
+		.node = load_node, .layer = load_layer, .name = load_name, .conflict = load_conflict,
+		.local = load_local};
 	int rc = make_root(s);
 
 	if (rc == 0)

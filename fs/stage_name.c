@@ -648,6 +648,8 @@ static int journal_move(struct stage *s, struct move *m)
 	else
 		journal_del_name(s->journal, m->from->rec.id, m->sname);
 	journal_put_name(s->journal, m->to->rec.id, m->dname, m->node->rec.id, s->gen + 1);
+	if (m->row->conflict)
+		journal_put_conflict(s->journal, m->to->rec.id, m->dname);
 	if (moved.flags != m->node->rec.flags)
 		journal_put_node(s->journal, &moved);
 	for (size_t i = 0; i < m->pins.n; i++) {
@@ -668,6 +670,7 @@ static int journal_move(struct stage *s, struct move *m)
 static void apply_move(struct stage *s, struct move *m)
 {
 	struct node *over = m->dest ? m->dest->node : NULL;
+	bool conflict = m->row->conflict || (m->dest && m->dest->conflict);
 
 	s->gen++;
 	if (m->whiteout)
@@ -679,6 +682,7 @@ static void apply_move(struct stage *s, struct move *m)
 		stage_row_set(s, m->dest, m->node, s->gen);
 	else
 		stage_row_attach(s, m->to, STEAL(m->fresh), m->node, s->gen);
+	m->node->row->conflict = conflict;
 	if (over)
 		forget_node(s, over);
 	for (size_t i = 0; i < m->pins.n; i++)

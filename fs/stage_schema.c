@@ -10,7 +10,8 @@
  *     schema  since then
  *     1       the first
  *     2       local: folders too, and attributes without a content id. JOURNAL_HAS_MTIME. Extent logs have
- *             records of kind EXT_LOWER */
+ *             records of kind EXT_LOWER
+ *     3       conflict: names that are left out of commits until the user decides */
 #define LOG_MODULE "stage_schema"
 
 #include "stage_schema.h"
@@ -29,6 +30,9 @@
 #define ATTR_COLUMNS \
 	" flags INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL," \
 	" mtime_s INTEGER NOT NULL, mtime_ns INTEGER NOT NULL"
+#define CONFLICT_TABLE \
+	"CREATE TABLE conflict(parent INTEGER NOT NULL, name BLOB NOT NULL, PRIMARY KEY(parent, name))" \
+	" WITHOUT ROWID;"
 #define LOCAL_TABLE \
 	"(path BLOB PRIMARY KEY, kind INTEGER NOT NULL, alg INTEGER, oid BLOB, size INTEGER," ATTR_COLUMNS \
 	") WITHOUT ROWID;"
@@ -40,6 +44,7 @@ static const char schema_sql[] =
 	" last_layer INTEGER NOT NULL," BLOB_COLUMNS ");"
 	"CREATE TABLE name(parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,"
 	" gen INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
+	CONFLICT_TABLE
 	"CREATE TABLE layer(node INTEGER NOT NULL, layer INTEGER NOT NULL, lower INTEGER NOT NULL,"
 	" lower_layer INTEGER NOT NULL, frozen INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 BLOB,"
 	" git BLOB," BLOB_COLUMNS ", PRIMARY KEY(node, layer)) WITHOUT ROWID;"
@@ -59,8 +64,10 @@ static const char from_1[] =
 	"DROP TABLE local_1;"
 	"UPDATE node SET flags = flags | 32 WHERE kind = 2 OR base = 0;";
 
+static const char from_2[] = CONFLICT_TABLE;
+
 /* steps[n]: from n + 1 to n + 2. */
-static const char *const steps[] = {from_1};
+static const char *const steps[] = {from_1, from_2};
 _Static_assert(ARRAY_LEN(steps) == STAGE_SCHEMA - 1, "a step for each older schema");
 
 /* -- errors -- */

@@ -6,7 +6,7 @@
 
 #include "util.h"
 
-#define STAGE_SCHEMA 2
+#define STAGE_SCHEMA 3
 
 struct sqlite3;
 

@@ -21,7 +21,7 @@
  *                                        there shows
  *     unchanged PINNED or NONE folder    is FOLLOW if the commit has anything below it, else stays
  *     HOME folder in such a PINNED one   is FOLLOW too, changed or not
- *     changed                            stays, with all below it
+ *     changed, or in conflict            stays, with all below it
  *
  * A commit has all that a PINNED folder shows or nothing of it. */
 #define LOG_MODULE "stage_settle"
@@ -287,7 +287,9 @@ static int plan_rows(struct plan *p, struct node *dir, const char *path, enum st
 
 		if (!at)
 			return -ENOMEM;
-		if (r->gen > p->intent.gen) {
+		if (r->conflict) {
+			++*kept;
+		} else if (r->gen > p->intent.gen) {
 			++*kept;
 			if (dirs && base == STAGE_BASE_FOLLOW && r->node->rec.base == STAGE_BASE_PINNED &&
 			    (r->node->rec.flags & JOURNAL_HOME))

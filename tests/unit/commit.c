@@ -160,6 +160,14 @@ static uint64_t rewrite(struct fixture *f, const char *name, const char *text)
 	return node;
 }
 
+static uint64_t conflicts(struct fixture *f)
+{
+	struct stage_counts counts;
+
+	stage_counts(f->stage, &counts);
+	return counts.conflicts;
+}
+
 static int run(struct fixture *f)
 {
 	int r;
@@ -623,17 +631,95 @@ static void a_push_to_our_path_is_a_conflict(void **state)
 		assert_non_null(strstr(f->result.error.text, " a:"));
 		assert_false(f->result.unsure);
 		TREE("a=theirs b=2");
-		/* All of it stays staged, and the same comes out again. */
-		assert_int_equal(run(f), -ESTALE);
-		assert_int_equal(fake.posts, 0);
 		assert_int_equal(f->result.n_nodes, 2);
+		/* All of it stays staged, in conflict, over a new start too; others go on without it. */
+		assert_int_equal(conflicts(f), 2);
+		RUNS(f);
+		assert_int_equal(fake.posts + fake.preuploads, 0);
+		close_stage(f);
+		open_stage(f);
+		assert_int_equal(conflicts(f), 2);
+		make(f, STAGE_ROOT, "free", "f");
+		RUNS(f);
+		SENT("+free");
+		TREE("a=theirs b=2 free=f");
+		assert_int_equal(conflicts(f), 2);
 		/* Thrown away and made anew over theirs. */
 		assert_int_equal(stage_discard(f->stage, ""), 0);
 		assert_true(stage_empty(f->stage));
-		fake_push("a", "1", NULL);
+		fake_push("a", "1", "free", NULL, NULL);
 		assert_int_equal(stage_set_parent(f->stage, fake_head()->id), 0);
 		memcpy(fake.known, fake_head()->id, 41);
 	}
+}
+
+static int resolve(struct fixture *f)
+{
+	int r;
+
+	f->ask.resolve = true;
+	f->ask.on_conflict = COMMIT_OURS;
+	r = run(f);
+	f->ask.resolve = false;
+	f->ask.on_conflict = COMMIT_KEEP;
+	return r;
+}
+
+static void conflicts_of_every_kind_resolved_with_ours(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t a, dir, other;
+
+	START(f, "a", "1", "b", "2", "d/x", "3", "gone", "4", "moved", "5", "m.bin", "6", "z", "7");
+	a = rewrite(f, "a", "mine");
+	assert_int_equal(stage_rmdir(f->stage, STAGE_ROOT, "d", true), 0);
+	assert_int_equal(stage_unlink(f->stage, STAGE_ROOT, "gone", true), 0);
+	borrow(f, STAGE_ROOT, "m.bin", "m.bin");
+	assert_int_equal(stage_rename(f->stage, STAGE_ROOT, "m.bin", true, STAGE_ROOT, "n.bin", NULL), 0);
+	make(f, STAGE_ROOT, "file", "ours is a file");
+	assert_int_equal(stage_mkdir(f->stage, STAGE_ROOT, "folder", 0755, &dir), 0);
+	make(f, dir, "x", "ours is a folder");
+	fake_push("a", "theirs", "d/theirs", "t", "gone", "again", "m.bin", "new", "file/y", "below", "file/z", "b",
+	          "folder", "a file", "other", "o", NULL);
+	fake.known[0] = '\0';
+	assert_int_equal(run(f), -ESTALE);
+	assert_true(conflicts(f) >= 7);
+	/* What goes on meanwhile takes nothing of it along, and undoes nothing of theirs. */
+	other = make(f, STAGE_ROOT, "later", "l");
+	assert_true(other > a);
+	RUNS(f);
+	SENT("+later");
+	TREE("a=theirs b=2 d/theirs=t d/x=3 file/y=below file/z=b folder=a file gone=again later=l m.bin=new moved=5 "
+	     "other=o z=7");
+	/* Renamed, replaced and deleted ones stay what they are. */
+	assert_int_equal(stage_rename(f->stage, STAGE_ROOT, "a", true, STAGE_ROOT, "mine", NULL), 0);
+	assert_int_equal(stage_rename(f->stage, STAGE_ROOT, "mine", false, STAGE_ROOT, "a", NULL), 0);
+	make(f, STAGE_ROOT, "tmp2", "newer");
+	assert_int_equal(stage_rename(f->stage, STAGE_ROOT, "tmp2", false, STAGE_ROOT, "a", NULL), 0);
+	RUNS(f);
+	assert_int_equal(fake.posts, 0);
+	assert_int_equal(resolve(f), 0);
+	TREE("a=newer b=2 file=ours is a file folder/x=ours is a folder later=l moved=5 n.bin=6 other=o z=7");
+	assert_int_equal(conflicts(f), 0);
+	assert_int_equal(fake.puts, 0);
+	assert_true(stage_empty(f->stage));
+}
+
+static void ours_goes_on_top_by_itself(void **state)
+{
+	struct fixture *f = *state;
+
+	START(f, "a", "1", "d/x", "3");
+	f->ask.on_conflict = COMMIT_OURS;
+	rewrite(f, "a", "mine");
+	assert_int_equal(stage_rmdir(f->stage, STAGE_ROOT, "d", true), 0);
+	fake_push("a", "theirs", "d/theirs", "t", NULL);
+	fake.known[0] = '\0';
+	RUNS(f);
+	SENT("-d/x +a"); /* files by name, never a folder blindly */
+	TREE("a=mine d/theirs=t");
+	assert_true(stage_empty(f->stage));
+	f->ask.on_conflict = COMMIT_KEEP;
 }
 
 static void both_did_the_same(void **state)
@@ -993,12 +1079,17 @@ static void a_push_to_a_file_that_is_left_out_is_a_conflict(void **state)
 			stop_writing(f, node);
 		fake_push(names[i], "theirs", NULL);
 		make(f, STAGE_ROOT, i ? "c" : "b", "2");
-		assert_int_equal(run(f), -ESTALE); /* else the next commit would take theirs for its base */
-		assert_int_equal(fake.posts, 0);
-		assert_int_equal(stage_discard(f->stage, ""), 0);
+		RUNS(f);
+		assert_int_equal(fake.posts, 1);
+		assert_int_equal(conflicts(f), 1); /* else the next commit would take theirs for its base */
 		if (i == 0)
-			stage_writer_close(f->stage, node);
+			stop_writing(f, node);
+		RUNS(f);
+		assert_int_equal(fake.posts, 0);
+		assert_int_equal(resolve(f), 0);
+		assert_int_equal(conflicts(f), 0);
 	}
+	TREE("a=1 b=2 c=2 log=mine x.tmp=mine");
 }
 
 static void interrupted_files_when_asked(void **state)
@@ -1042,6 +1133,8 @@ int main(void)
 		TEST(many_shards_one_commit),
 		TEST(a_push_elsewhere_is_rebased_on),
 		TEST(a_push_to_our_path_is_a_conflict),
+		TEST(conflicts_of_every_kind_resolved_with_ours),
+		TEST(ours_goes_on_top_by_itself),
 		TEST(both_did_the_same),
 		TEST(a_file_added_below_a_folder_that_we_took_away),
 		TEST(a_file_against_a_folder),

@@ -117,6 +117,8 @@ static void test_all(void **state)
 	good(o, "sync,commit_interval=300");
 	assert_int_equal(o->commit, OPTS_COMMIT_SYNC);
 	assert_int_equal(o->commit_interval_ms, 300000);
+	good(o, "on_conflict=ours");
+	assert_int_equal(o->on_conflict, OPTS_CONFLICT_OURS);
 	good(o, "commit=manual,commit=sync");
 	assert_int_equal(o->commit, OPTS_COMMIT_SYNC);
 	good(o, "cache_size=1.5G,inflight=64MiB,workers=3,offline,foreground");
@@ -253,7 +255,7 @@ static void test_unknown(void **state)
 	/* of later versions */
 	bad(o, "gitignore", "unknown option gitignore", "");
 	bad(o, "pr", "unknown option pr", "");
-	bad(o, "on_conflict=ours", "unknown option on_conflict", "");
+	bad(o, "on_conflict=theirs", "on_conflict=theirs", "keep|pr|ours");
 	bad(o, "symlinks=local", "unknown option symlinks", "");
 	bad(o, "=x", "unknown option", "");
 }
