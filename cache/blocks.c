@@ -34,7 +34,6 @@ _Static_assert(BLOCKS_SIZE == INDEX_BLOCK, "the index counts in the same blocks"
 
 #define IDLE_MAX 64       /* each keeps a descriptor and a mapping */
 #define TOUCH_S 60        /* last use is noted this exactly */
-#define HASH_INLINE_BLK 4 /* blocks that blocks_store hashes on its way; the writer thread does longer runs */
 #define CLAIM_POLL_MS 10  /* the kernel cannot wait for a lock with a limit */
 
 /* -- the table of blobs -- */
@@ -127,10 +126,11 @@ static void blob_opened_locked(struct blob *blob)
 		return;
 	if (time(NULL) - atomic_load(&blob->used_s) >= TOUCH_S)
 		blob->want_touch = true;
-	blob->want_hash |= !atomic_load(&blob->map->verified) && all_present(blob);
+	if (!atomic_load(&blob->map->verified) && all_present(blob))
+		blocks_hash_queue_locked(blob);
 	for (uint64_t s = 0; s < blob->n_segs && !unnoted; s++)
 		unnoted = atomic_load(&blob->fresh[s]);
-	if (blob->want_touch || blob->want_hash || unnoted)
+	if (blob->want_touch || unnoted)
 		blocks_mark_dirty_locked(blob);
 }
 
@@ -155,6 +155,7 @@ static struct blob *enter(struct blocks *b, const struct blob_key *key, bool *re
 		return NULL;
 	*made = (struct blob){.b = b, .key = *key, .fd = -1, .refs = 1, .in_table = true};
 	made->state = BLOB_LOADING;
+	atomic_init(&made->mismatches, blocks_wrong_times_locked(b, key));
 	made->hash_next = *bucket_of(b, key);
 	*bucket_of(b, key) = made;
 	return made;
@@ -296,11 +297,15 @@ static int write_block(struct blob *blob, uint64_t block, const void *data, size
 	return r;
 }
 
-/* The data lies there: makes it present. */
-static void block_arrived(struct blob *blob, uint64_t block, uint32_t crc)
+/* The data lies there: all but its presence is known. */
+static void block_written(struct blob *blob, uint64_t block, uint32_t crc)
 {
 	atomic_store(&blob->crc[block], crc);
 	bit_set(blob->checked, block);
+}
+
+static void block_arrived(struct blob *blob, uint64_t block)
+{
 	atomic_fetch_add(&blob->b->behind, block_len(blob, block));
 	bit_set(blob->present, block);
 	if (!bit_set(blob->fresh, block))
@@ -319,6 +324,7 @@ static int store_one_block(struct blob *blob, const void *data, size_t len)
 
 		hash_key_hex(&blob->key, hex);
 		log_warn("%s: the bytes that arrived do not have this hash", hex);
+		blocks_count_wrong(blob);
 		return -EBADMSG;
 	}
 	if (bit_get(blob->present, 0))
@@ -332,12 +338,13 @@ static int store_one_block(struct blob *blob, const void *data, size_t len)
 		r = write_block(blob, 0, data, len);
 	if (r < 0)
 		return r;
-	block_arrived(blob, 0, hash_crc32c(0, data, len));
+	block_written(blob, 0, hash_crc32c(0, data, len));
+	block_arrived(blob, 0);
 	r = blocks_note_fresh(blob);
 	if (r == 0)
 		r = blocks_set_verified(blob);
 	if (r < 0)
-		blocks_mark_dirty(blob, false);
+		blocks_mark_dirty(blob);
 	return 0;
 }
 
@@ -348,8 +355,6 @@ int blocks_store(struct blob *blob, uint64_t block, const void *data, size_t len
 	assert(block < blob->n_blocks && len == block_len(blob, block));
 	if (is_one_block(blob))
 		return store_one_block(blob, data, len);
-	if (atomic_exchange(&blob->mismatch_due, false))
-		return -EBADMSG;
 	if (bit_get(blob->present, block))
 		return 0;
 	if (blob->fd < 0 || blob->read_only)
@@ -361,10 +366,14 @@ int blocks_store(struct blob *blob, uint64_t block, const void *data, size_t len
 		r = write_block(blob, block, data, len);
 	if (r < 0)
 		return r;
-	block_arrived(blob, block, hash_crc32c(0, data, len));
-	r = blocks_hash_turn(blob, HASH_INLINE_BLK, block, data);
-	blocks_mark_dirty(blob, r > 0 && all_present(blob));
-	return r == -EBADMSG ? r : 0;
+	block_written(blob, block, hash_crc32c(0, data, len));
+	r = blocks_hash_last(blob, block, data);
+	if (r < 0)
+		return r;
+	block_arrived(blob, block);
+	blocks_hash_stored(blob, block);
+	blocks_mark_dirty(blob);
+	return 0;
 }
 
 /* -- claims -- */
@@ -459,10 +468,12 @@ static int adopt_in_place(struct blob *blob)
 
 		if (got != (ssize_t)len)
 			return got < 0 ? (int)got : -EIO;
-		if (!bit_get(blob->present, k))
-			block_arrived(blob, k, hash_crc32c(0, buf, len));
+		if (bit_get(blob->present, k))
+			continue;
+		block_written(blob, k, hash_crc32c(0, buf, len));
+		block_arrived(blob, k);
 	}
-	blocks_mark_dirty(blob, false);
+	blocks_mark_dirty(blob);
 	return blocks_set_verified(blob);
 }
 
@@ -584,6 +595,8 @@ int blocks_new(const struct blocks_opts *opts, struct index *ix, struct blocks *
 	lock_init(&b->lock, LOCK_BLOCKS);
 	cond_init(&b->wake);
 	cond_init(&b->change);
+	cond_init(&b->hash_wake);
+	b->hash_queue_end = &b->hash_queue;
 	b->ix = ix;
 	b->started = time(NULL);
 	b->have_boot = read_boot_id(b->boot);
@@ -604,6 +617,12 @@ int blocks_new(const struct blocks_opts *opts, struct index *ix, struct blocks *
 		return r;
 	}
 	b->writer_runs = true;
+	r = -pthread_create(&b->hasher, NULL, blocks_hash_main, b);
+	if (r < 0) {
+		blocks_free(b);
+		return r;
+	}
+	b->hasher_runs = true;
 	*ret = b;
 	return 0;
 }
@@ -612,6 +631,23 @@ void blocks_free(struct blocks *b)
 {
 	if (!b)
 		return;
+	if (b->hasher_runs) {
+		lock_take(&b->lock);
+		b->hash_stop = true;
+		cond_signal(&b->hash_wake);
+		lock_drop(&b->lock);
+		pthread_join(b->hasher, NULL);
+	}
+	/* What is not proven yet is proven in another life. */
+	for (struct blob *blob = b->hash_queue, *next; blob; blob = next) {
+		struct blob *victim;
+
+		next = blob->hash_queue_next;
+		lock_take(&b->lock);
+		victim = blocks_unref_locked(blob);
+		lock_drop(&b->lock);
+		blocks_free_blob(victim);
+	}
 	if (b->writer_runs) {
 		lock_take(&b->lock);
 		b->stopping = true;
@@ -639,7 +675,9 @@ void blocks_free(struct blocks *b)
 	}
 	for (int i = 0; i < BUCKETS; i++)
 		assert(!b->bucket[i]);
+	blocks_wrong_free(b);
 	cond_fini(&b->wake);
+	cond_fini(&b->hash_wake);
 	cond_fini(&b->change);
 	lock_fini(&b->lock);
 	free(b->obj_dir);

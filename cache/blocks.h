@@ -2,8 +2,8 @@
  *
  * One sparse data file per blob, CACHE/obj/<2 hex>/<alg>-<id>.<gen>. Fill order: data, fdatasync, index;
  * evict order: index durably, then punch or unlink. After an unclean stop nothing is trusted that its
- * checksum does not prove: each block's CRC32C is checked at its first touch in a mount. A blob whose last
- * block arrived is hashed against its id: a mismatch drops all of it. Single flight between daemons: the
+ * checksum does not prove: each block's CRC32C is checked at its first touch in a mount. A blob is hashed
+ * against its id while it comes or soon after its last block: a mismatch drops all of it. Single flight between daemons: the
  * one that fills a block holds a byte-range lock of an open file description on the object's file (freed by
  * the kernel on kill -9).
  *
@@ -44,8 +44,13 @@ uint64_t blocks_first_missing(struct blob *blob, uint64_t from, uint64_t end);
  * evicted or fails its checksum (it is dropped then). No network. Pins while it reads. */
 ssize_t blocks_read(struct blob *blob, uint64_t off, void *buf, size_t len) MUST_USE;
 /* Stores one whole block (the last one is shorter). Present for readers when it returns 0. If it was the
- * last missing block the blob's hash is checked: -EBADMSG when it is wrong and all of it was dropped. */
+ * last missing block the blob's hash is checked, here unless it is far behind: -EBADMSG when it is wrong and
+ * all of it was dropped. */
 int blocks_store(struct blob *blob, uint64_t block, const void *data, size_t len) MUST_USE;
+/* How often, since this process began, the blob's bytes were found wrong and dropped. Who read of it before
+ * the count grew may have read wrong bytes. */
+unsigned blocks_mismatches(const struct blob *blob);
+bool blocks_was_wrong(struct blocks *b, const struct blob_key *key);
 
 /* Claims blocks [first, first + n) for filling between daemons. 0 claimed; -EBUSY: another daemon fills one
  * of them now; -EALREADY: another daemon filled them meanwhile (they are present). Drop with

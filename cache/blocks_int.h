@@ -1,6 +1,7 @@
 /* blocks_int: what the files of the block store share with each other, and with nobody else. blocks.c: the
- * table of blobs, reading, filling; blocks_proof.c: checksums and hashes; blocks_file.c: a blob's files and
- * the locks on them; blocks_room.c: the writer thread, the index behind, room. The states and locks are told at the head of
+ * table of blobs, reading, filling; blocks_proof.c: checksums and what they are good for; blocks_hash.c: the hash of
+ * the whole; blocks_file.c: a blob's files and the locks on them; blocks_room.c: the writer thread, the index behind,
+ * room. The states and locks are told at the head of
  * blocks.c. */
 #ifndef HUGFS_BLOCKS_INT_H
 #define HUGFS_BLOCKS_INT_H
@@ -19,7 +20,6 @@
 #define INIT_AT (USE_AT + 1)
 
 #define BUCKETS 4096
-#define HASH_STEP_BLK 128    /* blocks that the writer thread hashes before it looks at its other duties */
 #define SPACE_EVERY ((uint64_t)64 << 20) /* bytes written between looks at the free space */
 
 struct map {
@@ -50,20 +50,20 @@ struct blob {
 	_Atomic uint64_t *checked; /* one allocation with fresh */
 	_Atomic uint64_t *fresh;   /* present, not yet noted */
 	atomic_bool sick;          /* its file failed: nothing more is stored */
-	atomic_bool mismatch_due;  /* the writer thread found a wrong hash: the next blocks_store tells it */
+	atomic_uint mismatches;    /* how often all of it was dropped for a wrong hash */
 	atomic_int_fast64_t used_s;
 
-	atomic_bool hashing; /* the one who set it owns the two below */
-	struct hash *hash;
-	uint64_t hashed_blk;
+	struct hash *hash;               /* of whoever has the turn (`hashing`) */
+	atomic_uint_fast64_t hashed_blk; /* blocks before it are in `hash`; changed by the same */
 
 	/* -- guarded by blocks.lock -- */
 	enum blob_state state;
 	unsigned refs;
-	bool stale, in_table, in_idle, in_dirty, want_hash, want_touch;
+	bool stale, in_table, in_idle, in_dirty, in_hash, hashing, want_touch;
 	struct blob *hash_next;             /* bucket */
 	struct blob *idle_prev, *idle_next; /* oldest first */
 	struct blob *dirty_next;            /* holds a reference */
+	struct blob *hash_queue_next;       /* holds a reference */
 };
 
 struct blocks {
@@ -80,10 +80,11 @@ struct blocks {
 	atomic_bool no_space;
 	atomic_int_fast64_t full_until_ms; /* nothing could be evicted: not tried again before */
 
-	pthread_t writer;
+	pthread_t writer, hasher;
 	struct lock lock;
 	struct cond wake;   /* of the writer */
-	struct cond change; /* a blob is no longer loading; an eviction ended */
+	struct cond change; /* a blob is no longer loading; an eviction or a turn of hashing ended */
+	struct cond hash_wake;
 	/* -- guarded by lock -- */
 	struct blob *bucket[BUCKETS];
 	struct blob *idle_first, *idle_last;
@@ -92,7 +93,9 @@ struct blocks {
 	unsigned n_dirty;
 	int64_t dirty_since_ms;
 	uint64_t rounds_begun, rounds_done; /* of the writer thread */
-	bool flush_wanted, hash_waiting, evicting, stopping, writer_runs;
+	bool flush_wanted, evicting, stopping, writer_runs, hasher_runs, hash_stop;
+	struct blob *hash_queue, **hash_queue_end;
+	struct blocks_wrong *wrong;
 };
 
 static inline uint64_t block_len(const struct blob *blob, uint64_t block)
@@ -166,10 +169,21 @@ int blocks_check(struct blob *blob, uint64_t block) MUST_USE;
 int blocks_set_verified(struct blob *blob) MUST_USE;
 /* Does that count still? When the file was changed since, not even checksums that were compared do. */
 bool blocks_check_verified(struct blob *blob);
-/* Hashes on from where the blob's running hash stands, at most `max` blocks; `data` is the bytes of
- * `block`, or NULL. 0 nothing more to do now (or another thread does it), 1 stopped at `max`, -EBADMSG
- * wrong hash: all was dropped. */
-int blocks_hash_turn(struct blob *blob, uint64_t max, uint64_t block, const void *data) MUST_USE;
+
+/* -- blocks_hash.c -- */
+
+/* `block`, whose bytes are `data`, was written and is not present yet. If it is the last one, and the hash not
+ * far behind, it is finished now: -EBADMSG: it is wrong, and all was dropped. Else 0. */
+int blocks_hash_last(struct blob *blob, uint64_t block, const void *data) MUST_USE;
+/* `block` became present: has the hash go on if it waits for it. */
+void blocks_hash_stored(struct blob *blob, uint64_t block);
+void blocks_hash_queue_locked(struct blob *blob);
+void blocks_hash_queue(struct blob *blob);
+/* Its bytes were wrong: counted for its handles, and those to come. */
+void blocks_count_wrong(struct blob *blob);
+unsigned blocks_wrong_times_locked(struct blocks *b, const struct blob_key *key);
+void blocks_wrong_free(struct blocks *b);
+void *blocks_hash_main(void *arg);
 
 /* -- blocks_file.c -- */
 
@@ -193,7 +207,7 @@ void blocks_sweep(struct blocks *b);
 
 /* Has the writer thread look at `blob` soon. */
 void blocks_mark_dirty_locked(struct blob *blob);
-void blocks_mark_dirty(struct blob *blob, bool hash);
+void blocks_mark_dirty(struct blob *blob);
 /* Writes the index rows of `blob` for what was stored since. */
 int blocks_note_fresh(struct blob *blob) MUST_USE;
 uint64_t blocks_bytes_now(struct blocks *b);

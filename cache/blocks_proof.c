@@ -1,7 +1,7 @@
 /* blocks_proof: proof that bytes on disk are the right ones.
  *
- * For: checksums of blocks, the hash of a whole blob, and how long that counts: it was taken of one file, and is void when that
- * file's inode, size, mtime or ctime is another. Not for: where bytes lie (blocks_file.c). Any thread enters. */
+ * For: checksums of blocks, and how long the hash of a whole blob counts: it was taken of one file, and is void when that
+ * file's inode, size, mtime or ctime is another. Not for: taking that hash (blocks_hash.c). Any thread enters. */
 #define LOG_MODULE "blocks"
 #include "blocks_int.h"
 
@@ -113,95 +113,6 @@ bool blocks_check_verified(struct blob *blob)
 	return false;
 }
 
-/* The whole has another hash than its name says: nothing of it is to be served. */
-static void drop_all(struct blob *blob)
-{
-	char hex[HASH_MAX_HEX];
-
-	hash_key_hex(&blob->key, hex);
-	log_warn("%s: the bytes that arrived do not have this hash: all %llu are dropped", hex,
-	         (unsigned long long)blob->key.size);
-	atomic_store(&blob->map->verified, 0);
-	for (uint64_t s = 0; s < blob->n_segs; s++) {
-		uint64_t had;
-		int r;
-
-		atomic_store(&blob->checked[s], 0);
-		blocks_forget_fresh(blob, s, ~(uint64_t)0);
-		had = atomic_exchange(&blob->present[s], 0);
-		r = had ? index_drop(blob->b->ix, &blob->key, s, ~(uint64_t)0) : 0;
-		if (r < 0)
-			log_debug("%s: dropping blocks: %s", blob->path, strerror(-r));
-	}
-}
-
-/* Owner of `hashing`: feeds what is present and comes next, at most `max` blocks; `data` is the bytes of
- * `block`. 0 nothing more to do now, 1 stopped at `max`, -EBADMSG wrong hash (all dropped), else -errno. */
-static int hash_some(struct blob *blob, uint64_t max, uint64_t block, const void *data)
-{
-	AUTO_FREE uint8_t *buf = NULL;
-	struct blob_key got = {0};
-	int r;
-
-	if (atomic_load(&blob->map->verified))
-		return 0;
-	if (!blob->hash) {
-		blob->hash = hash_new(blob->key.alg, blob->key.size);
-		blob->hashed_blk = 0;
-		if (!blob->hash)
-			return -ENOMEM;
-	}
-	for (; blob->hashed_blk < blob->n_blocks; blob->hashed_blk++) {
-		uint64_t at = blob->hashed_blk;
-		size_t len = (size_t)block_len(blob, at);
-		const void *from = data;
-
-		if (!bit_get(blob->present, at))
-			return 0;
-		if (max-- == 0)
-			return 1;
-		if (!data || at != block) {
-			if (!buf && !(buf = malloc(BLOCKS_SIZE)))
-				return -ENOMEM;
-			if (!bit_get(blob->checked, at) && blocks_check(blob, at) < 0)
-				return 0;
-			if (util_pread_all(blob->fd, buf, len, at * BLOCKS_SIZE) != (ssize_t)len) {
-				blocks_drop(blob, at, "cannot be read");
-				return 0;
-			}
-			from = buf;
-		}
-		r = hash_add(blob->hash, from, len);
-		if (r < 0)
-			return r;
-	}
-	r = hash_end(blob->hash, &got);
-	hash_free(STEAL(blob->hash));
-	blob->hashed_blk = 0;
-	if (r < 0)
-		return r;
-	if (!hash_key_equal(&got, &blob->key)) {
-		drop_all(blob);
-		return -EBADMSG;
-	}
-	return blocks_set_verified(blob);
-}
-
-/* hash_some by one thread at a time: somebody else's turn is not waited for. */
-int blocks_hash_turn(struct blob *blob, uint64_t max, uint64_t block, const void *data)
-{
-	int r;
-
-	do {
-		if (atomic_exchange(&blob->hashing, true))
-			return 0;
-		r = hash_some(blob, max, block, data);
-		atomic_store(&blob->hashing, false);
-		/* A block may have come just after hash_some missed it, from a thread that saw us hashing. */
-	} while (r == 0 && !atomic_load(&blob->map->verified) && all_present(blob));
-	return r;
-}
-
 /* -- lending -- */
 
 int blocks_lend(struct blob *blob, int *ret_fd)
@@ -209,7 +120,7 @@ int blocks_lend(struct blob *blob, int *ret_fd)
 	if (blob->fd < 0 || !blocks_complete(blob))
 		return -EAGAIN;
 	if (!blocks_check_verified(blob)) {
-		blocks_mark_dirty(blob, true);
+		blocks_hash_queue(blob);
 		return -EAGAIN;
 	}
 	*ret_fd = blob->fd;

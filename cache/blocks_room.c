@@ -1,6 +1,6 @@
 /* blocks_room: the writer thread, the index behind, and room for more.
  *
- * For: noting what was stored, last use, the longer runs of hashing, eviction. Not for: the blobs
+ * For: noting what was stored, last use, eviction. Not for: the blobs
  * themselves (blocks.c). Any thread enters blocks_make_room and blocks_mark_dirty.
  *
  * The writer thread works in rounds: it takes the list of blobs that have something to note, syncs and
@@ -39,16 +39,11 @@ void blocks_mark_dirty_locked(struct blob *blob)
 		if (b->n_dirty == 1 || b->n_dirty == BEHIND_BLOBS)
 			cond_signal(&b->wake);
 	}
-	if (blob->want_hash && !b->hash_waiting) {
-		b->hash_waiting = true;
-		cond_signal(&b->wake);
-	}
 }
 
-void blocks_mark_dirty(struct blob *blob, bool hash)
+void blocks_mark_dirty(struct blob *blob)
 {
 	LOCKED(&blob->b->lock);
-	blob->want_hash |= hash;
 	blocks_mark_dirty_locked(blob);
 	if (atomic_load(&blob->b->behind) >= BEHIND_BYTES)
 		cond_signal(&blob->b->wake);
@@ -251,14 +246,11 @@ int blocks_make_room(struct blocks *b, uint64_t bytes)
 
 /* -- the writer thread -- */
 
-static void serve_dirty(struct blob *blob, bool hash, bool touch)
+static void serve_dirty(struct blob *blob, bool touch)
 {
 	struct blocks *b = blob->b;
-	bool again = false;
-	int r = blocks_note_fresh(blob);
+	bool again = blocks_note_fresh(blob) == -EBUSY;
 
-	if (r == -EBUSY)
-		again = true;
 	if (touch) {
 		int64_t now = time(NULL);
 
@@ -266,13 +258,8 @@ static void serve_dirty(struct blob *blob, bool hash, bool touch)
 		if (index_touch(b->ix, &blob->key, now) < 0)
 			log_debug("%s: its use was not noted", blob->path);
 	}
-	if (hash) {
-		r = blocks_hash_turn(blob, HASH_STEP_BLK, 0, NULL);
-		if (r == -EBADMSG)
-			atomic_store(&blob->mismatch_due, true);
-	}
-	if (again || (hash && r > 0))
-		blocks_mark_dirty(blob, hash && r > 0);
+	if (again)
+		blocks_mark_dirty(blob);
 }
 
 /* Is there something to do now? Else *ret_ms says when to look again (-1: when woken). */
@@ -282,7 +269,7 @@ static bool writer_due_locked(struct blocks *b, int64_t *ret_ms)
 	if (!b->dirty)
 		return b->stopping || b->flush_wanted;
 	*ret_ms = b->dirty_since_ms + BEHIND_MS - util_now_ms();
-	return *ret_ms <= 0 || b->stopping || b->flush_wanted || b->hash_waiting ||
+	return *ret_ms <= 0 || b->stopping || b->flush_wanted ||
 	       b->n_dirty >= BEHIND_BLOBS || atomic_load(&b->behind) >= BEHIND_BYTES;
 }
 
@@ -310,23 +297,21 @@ void *blocks_writer_main(void *arg)
 			list = b->dirty;
 			b->dirty = NULL;
 			b->n_dirty = 0;
-			b->hash_waiting = false;
 			b->flush_wanted = false;
 			b->rounds_begun++;
 		}
 		while (list) {
 			struct blob *blob = list, *victim;
-			bool hash, touch;
+			bool touch;
 
 			{
 				LOCKED(&b->lock);
 				list = blob->dirty_next;
 				blob->in_dirty = false;
-				hash = blob->want_hash && !stop;
 				touch = blob->want_touch;
-				blob->want_hash = blob->want_touch = false;
+				blob->want_touch = false;
 			}
-			serve_dirty(blob, hash, touch);
+			serve_dirty(blob, touch);
 			{
 				LOCKED(&b->lock);
 				victim = blocks_unref_locked(blob);

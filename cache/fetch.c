@@ -114,6 +114,7 @@ int fetch_open(struct fetch *f, const struct blob_key *key, const struct hub_pla
 	r = blocks_get(f->blocks, key, &made->blob);
 	if (r < 0)
 		goto fail;
+	made->wrong_before = blocks_mismatches(made->blob);
 	lock_take(&f->lock);
 	s = find_locked(f, key);
 	if (!s) {
@@ -270,19 +271,37 @@ static void follow_locked(struct source *s, const struct readahead_ask *ask)
 		log_debug("no memory to read ahead");
 }
 
+/* -- trust -- */
+
+bool fetch_distrusted(struct source *s)
+{
+	unsigned wrong = blocks_mismatches(s->blob), served = atomic_load(&s->served_at);
+
+	return wrong > s->wrong_before + 1 || (served && wrong > served - 1);
+}
+
+bool fetch_was_wrong(struct fetch *f, const struct blob_key *key)
+{
+	return blocks_was_wrong(f->blocks, key);
+}
+
 /* -- the calls -- */
 
 ssize_t fetch_read(struct source *s, uint64_t off, void *buf, size_t len)
 {
+	unsigned wrong = blocks_mismatches(s->blob), none = 0;
+	bool proven = blocks_complete(s->blob);
 	struct readahead_ask ask;
 	ssize_t r;
 
 	if (len == 0 || off >= s->key.size)
 		return 0;
-	if (atomic_load(&s->poisoned))
+	if (fetch_distrusted(s))
 		return -EIO;
 	len = (size_t)MIN(len, s->key.size - off);
 	r = read_resident(s, off, buf, len);
+	if (r > 0 && !proven)
+		atomic_compare_exchange_strong(&s->served_at, &none, wrong + 1);
 	if (r > 0 && note_read(s, off, len, false, &ask)) {
 		LOCKED(&s->f->lock);
 		follow_locked(s, &ask);
@@ -299,7 +318,7 @@ int fetch_want(struct source *s, uint64_t off, uint64_t len, fetch_done done, vo
 
 	if (!w)
 		return -ENOMEM;
-	if (atomic_load(&s->poisoned)) {
+	if (fetch_distrusted(s)) {
 		free(w);
 		return -EIO;
 	}

@@ -4,7 +4,7 @@
  * it, and a transfer worker calls back when the range is resident or cannot be had. A worker runs
  * blocks_claim -> hub_read_range -> blocks_store on one stack and delivers each block as it arrives. Demand
  * before read-ahead. A blob whose place fails with -EACCES, -ENOENT is tried at its next place. Wrong bytes
- * (-EBADMSG) are fetched once more, then -EIO. When the cache's disk refuses, the blocks live in a small
+ * are fetched once more, then -EIO; -EIO at once for who has read some of them, until it opens anew. When the cache's disk refuses, the blocks live in a small
  * memory ring and are served from there. */
 #ifndef HUGFS_FETCH_H
 #define HUGFS_FETCH_H
@@ -35,6 +35,8 @@ struct source *fetch_ref(struct source *s);
 void fetch_close(struct source *s);
 void fetch_closep(struct source **s);
 const struct blob_key *fetch_key(const struct source *s);
+/* Were bytes of this blob found wrong since the process began? What the kernel keeps of it may be wrong. */
+bool fetch_was_wrong(struct fetch *f, const struct blob_key *key);
 
 /* Bytes of [off, off+len) that are resident, all of them: clamped to the blob's size (0 at its end), or
  * -EAGAIN. No network, and no wait but for the disk. */
@@ -51,8 +53,8 @@ void loan_end(struct loan *l);
 /* Called exactly once, from a transfer worker (or from fetch_free), no lock held. err: 0 (resident:
  * fetch_read will most likely answer now) or -errno. */
 typedef void (*fetch_done)(void *arg, int err);
-/* Makes [off, off+len) resident, then calls back. Never blocks. 0, or -ENOMEM, -EIO (its bytes were wrong
- * twice), -ECANCELED (stopping): then there is no call-back. */
+/* Makes [off, off+len) resident, then calls back. Never blocks. 0, or -ENOMEM, -EIO (its bytes were wrong,
+ * see above), -ECANCELED (stopping): then there is no call-back. */
 int fetch_want(struct source *s, uint64_t off, uint64_t len, fetch_done done, void *arg) MUST_USE;
 
 /* fetch_read that waits: for worker threads (uploads of partly edited files). */

@@ -161,18 +161,12 @@ static bool next_missing(struct flight *fl, uint64_t *ret_first, uint64_t *ret_e
 	return first < end;
 }
 
-/* All that was stored is dropped (a wrong hash): the flight begins anew, once. */
+/* All that was stored is dropped (a wrong hash): the flight begins anew, if anybody may still trust it. */
 static int start_again(struct flight *fl)
 {
-	struct source *s = fl->s;
-
-	LOCKED(&s->f->lock);
-	if (++s->mismatches > 1) {
-		atomic_store(&s->poisoned, true);
-		return -EIO;
-	}
+	LOCKED(&fl->s->f->lock);
 	fetch_rewind_locked(fl);
-	return 0;
+	return fetch_distrusted(fl->s) ? -EIO : 0;
 }
 
 static struct place *place_at(struct source *s, unsigned i)

@@ -65,7 +65,8 @@ struct source {
 	uint64_t n_blocks;
 	atomic_int alt_fd; /* the official client's file of these bytes; -1: none (yet) */
 	atomic_bool alt_bad;
-	atomic_bool poisoned; /* wrong bytes twice: -EIO until it is opened anew */
+	unsigned wrong_before; /* blocks_mismatches when it was opened */
+	atomic_uint served_at; /* 1 + blocks_mismatches when unproven bytes were first read; 0: not yet */
 
 	/* -- guarded by fetch.lock -- */
 	unsigned refs;  /* opens, flights and wants */
@@ -73,7 +74,6 @@ struct source {
 	struct place *places[PLACES_MAX]; /* only added to */
 	unsigned n_places;
 	bool probing;
-	unsigned mismatches;
 	unsigned n_ahead; /* flights of read-ahead */
 	struct flight *flights;
 	struct want *wants;
@@ -137,6 +137,8 @@ static inline uint64_t fetch_bytes(const struct source *s, uint64_t first, uint6
 bool fetch_resident_locked(struct source *s, uint64_t block);
 /* The same of all blocks of [first, end). */
 bool fetch_range_resident_locked(struct source *s, uint64_t first, uint64_t end);
+/* Were its bytes found wrong twice, or after some of them were read? Then -EIO until it is opened anew. */
+bool fetch_distrusted(struct source *s);
 /* Drops a reference. The last one answers the source, out of reach: the caller frees it without the lock. */
 struct source *fetch_unref_locked(struct source *s) MUST_USE;
 void fetch_source_free(struct source *s);

@@ -50,7 +50,7 @@ int fetch_lend(struct source *s, struct loan **ret)
 	int fd = -1, r;
 
 	/* One block is one request, and then in the kernel's page cache: lending it would bring nothing. */
-	if (s->n_blocks < 2 || atomic_load(&s->poisoned))
+	if (s->n_blocks < 2 || fetch_distrusted(s))
 		return -EAGAIN;
 	r = blocks_lend(s->blob, &fd);
 	if (r == -EAGAIN && s->f->hfcache)

@@ -128,8 +128,9 @@ static int reply_open(struct call *c, struct handle *h, const struct fuse_entry_
 	int r = ops_pass_open(c->ops, h, &id);
 	if (r == 0) {
 		c->fi.fh = (uint64_t)(uintptr_t)h;
-		/* A nodeid means its content, so pages that the kernel holds are right. Readers need no FLUSH. */
-		c->fi.keep_cache = 1;
+		/* A nodeid means its content, so pages that the kernel holds are right, unless wrong bytes had come.
+		 * Readers need no FLUSH. */
+		c->fi.keep_cache = view_may_keep_pages(ops_view(c->ops), h->inode);
 		c->fi.noflush = !h->writer;
 		ops_wire_answer(id);
 		r = e ? fuse_reply_create(c->req, e, &c->fi) : fuse_reply_open(c->req, &c->fi);

@@ -753,6 +753,12 @@ int view_lend(struct view *v, struct inode *inode, struct loan **ret)
 	return r < 0 ? r : fetch_lend(source, ret);
 }
 
+bool view_may_keep_pages(struct view *v, struct inode *inode)
+{
+	LOCKED(&inode->rev->lock);
+	return inode->snode || !fetch_was_wrong(v->env.fetch, &inode->key);
+}
+
 uint64_t view_snode(struct inode *inode)
 {
 	LOCKED(&inode->rev->lock);

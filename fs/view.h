@@ -120,6 +120,8 @@ int view_may_write(struct view *v, struct inode *inode, struct view_need *need) 
 int view_stage_file(struct view *v, struct inode *inode, struct view_need *need) MUST_USE;
 /* Its stage node now; 0: clean. */
 uint64_t view_snode(struct inode *inode);
+/* Are the pages that the kernel kept of it since an earlier open right? Not if wrong bytes had come. */
+bool view_may_keep_pages(struct view *v, struct inode *inode);
 /* A handle of a file came or went: its stage node (or the source of its bytes) stays for as long as one is open. */
 int view_opened(struct view *v, struct inode *inode) MUST_USE;
 void view_closed(struct view *v, struct inode *inode);

@@ -285,7 +285,68 @@ static void test_wrong_bytes(void **state)
 	free(small);
 }
 
-/* A blob that came together out of order is hashed by the writer thread. */
+/* The last two blocks come at the same moment, one of them wrong: no reader ever finds them all. */
+struct last {
+	struct blob *blob;
+	const uint8_t *data;
+	uint64_t block;
+	pthread_barrier_t *start;
+	atomic_bool *seen_all;
+	int r;
+};
+
+static void *store_last(void *arg)
+{
+	struct last *l = arg;
+
+	pthread_barrier_wait(l->start);
+	l->r = put_block(l->blob, l->data, l->block);
+	if (l->r == 0 && blocks_has(l->blob, 0, 4 * MIB))
+		atomic_store(l->seen_all, true);
+	return NULL;
+}
+
+static void test_last_blocks_at_once(void **state)
+{
+	size_t size = 4 * MIB;
+	struct blob_key key;
+	uint8_t *data = content(17, size, &key);
+	atomic_bool seen_all = false;
+	pthread_barrier_t start;
+	struct store s;
+	struct blob *blob;
+
+	store_open(&s, 0);
+	blob = get(&s, &key);
+	data[3 * MIB + 7] ^= 1;
+	pthread_barrier_init(&start, NULL, 2);
+	for (unsigned round = 1; round <= 60; round++) {
+		struct last l[2];
+		pthread_t threads[2];
+
+		assert_int_equal(put_block(blob, data, 0), 0);
+		assert_int_equal(put_block(blob, data, 1), 0);
+		for (unsigned i = 0; i < 2; i++) {
+			l[i] = (struct last){blob, data, 2 + i, &start, &seen_all, 0};
+			assert_int_equal(pthread_create(&threads[i], NULL, store_last, &l[i]), 0);
+		}
+		for (unsigned i = 0; i < 2; i++)
+			pthread_join(threads[i], NULL);
+		assert_true(l[0].r == -EBADMSG || l[1].r == -EBADMSG);
+		assert_false(atomic_load(&seen_all));
+		assert_int_equal(blocks_mismatches(blob), round);
+	}
+	assert_true(blocks_was_wrong(s.b, &key));
+	pthread_barrier_destroy(&start);
+	data[3 * MIB + 7] ^= 1;
+	fill(blob, data);
+	assert_true(blocks_complete(blob));
+	blocks_put(blob);
+	store_close(&s);
+	free(data);
+}
+
+/* A blob that came together out of order is hashed by a thread of its own. */
 static void test_hash_behind(void **state)
 {
 	size_t size = 20 * MIB;
@@ -735,6 +796,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_reboot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damage_is_caught, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_bytes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_last_blocks_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hash_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_empty, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_eviction, setup, teardown),

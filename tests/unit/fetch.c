@@ -476,6 +476,29 @@ static void test_wrong_bytes(void **state)
 	bench_end(&t);
 }
 
+/* Who has read of it before it was found wrong gets an error, never a right end after a wrong beginning; who
+ * opens it anew gets it anew. */
+static void test_wrong_bytes_after_some_were_read(void **state)
+{
+	struct hub_place place = place_of("ok");
+	struct bench t;
+	uint8_t byte;
+
+	bench_all(&t, 3 * MIB);
+	hub.wrong = true;
+	hub.wrong_left = 1;
+	assert_int_equal(fetch_read_wait(t.s, 0, &byte, 1, NULL), 1);
+	assert_false(fetch_was_wrong(t.f, &t.key));
+	assert_int_equal(want(&t, MIB, 2 * MIB), -EIO);
+	assert_int_equal(fetch_read(t.s, 0, &byte, 1), -EIO);
+	assert_int_equal(want(&t, 0, 1), -EIO);
+	assert_true(fetch_was_wrong(t.f, &t.key));
+	fetch_closep(&t.s);
+	assert_int_equal(fetch_open(t.f, &t.key, &place, &t.s), 0);
+	assert_reads(&t, 0, 3 * MIB);
+	bench_end(&t);
+}
+
 static void test_full_disk(void **state)
 {
 	struct fetch_opts opts = {.workers = 4, .inflight = 32 * MIB};
@@ -807,6 +830,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_places, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failure_midway, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrong_bytes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_wrong_bytes_after_some_were_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_budget, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_demand_passes_stalled_read_ahead, setup, teardown),
