@@ -8,7 +8,6 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationCopy,
     CommitOperationDelete,
-    HfFileSystem,
     __version__,
     metadata_update,
 )
@@ -347,20 +346,6 @@ def test_get_paths_info(api, hub, repo):
     assert sorted(found) == ["d", "d/a.txt", "ü#.txt"]
     assert found["d"].last_commit.oid == hub.head(repo)
     assert found["ü#.txt"].blob_id == git_sha1(b"u")
-
-
-def test_file_system_reads_and_writes(hub, repo):
-    hub.commit(repo, {"d/a.txt": b"0123456789", "w.bin": bytes(range(256)) * 100})
-    files = HfFileSystem(skip_instance_cache=True)
-    with files.open(f"{repo}/w.bin", block_size=100) as file:
-        file.seek(1000)
-        assert file.read(10) == (bytes(range(256)) * 100)[1000:1010]
-    with files.open(f"{repo}/new.txt", "wb") as file:
-        file.write(b"written")
-    assert hub.content(repo, "new.txt") == b"written"
-    assert files.cat_file(f"{repo}/d/a.txt", start=2, end=5) == b"234"
-    assert sorted(files.find(repo, detail=False)) == [
-        f"{repo}/.gitattributes", f"{repo}/d/a.txt", f"{repo}/new.txt", f"{repo}/w.bin"]
 
 
 # Private, gated, unknown
