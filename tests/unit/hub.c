@@ -155,8 +155,8 @@ static void config(const char *body)
 static void reset_hub(void)
 {
 	tell("DELETE", "/_test/faults", NULL);
-	config("{\"signature_lifetime_s\": 3600, \"signature_age_s\": 0, \"page_size\": null, "
-	       "\"multipart_threshold\": 50000000, \"chunk_size\": 16000000}");
+	config("{\"signature_lifetime_s\": 3600, \"upload_lifetime_s\": 900, \"signature_age_s\": 0, "
+	       "\"page_size\": null, \"multipart_threshold\": 50000000, \"chunk_size\": 16000000}");
 }
 
 /* How many requests since number `since` had all of these in their record. NULL: anything. */
@@ -969,7 +969,7 @@ static void test_expired_uploads(void **state)
 		assert_int_equal(p.sent[i], p.texts[i].len);
 	free(p.data);
 	/* Born expired, again and again. */
-	config("{\"signature_lifetime_s\": 0}");
+	config("{\"upload_lifetime_s\": 0}");
 	payload_make(&p, 5);
 	since = now();
 	assert_int_equal(upload(&p, &id, &err), -EACCES);
