@@ -315,11 +315,17 @@ static int ask_list(struct tree *t, void *arg, struct answer *ret, struct hub_er
 	}
 	if (r < 0)
 		return r;
+	if (entries.n == 0 && q->path[0]) {
+		hub_entries_fini(&entries);
+		log_warn("%s: the Hub shows folder %s empty, and git has no empty folders", q->key, q->path);
+		return -EIO;
+	}
 	ret->listing = tree_listing_of_hub(&entries, q->path);
 	hub_entries_fini(&entries);
 	if (!ret->listing)
 		return -ENOMEM;
-	if (t->ix && tree_listing_encode(ret->listing, &text) == 0)
+	/* A repository without a file is rare: not to be believed for longer than this mount lives. */
+	if (t->ix && ret->listing->n > 0 && tree_listing_encode(ret->listing, &text) == 0)
 		tree_save(t, q->key, text.data, text.len);
 	tree_publish(t, q->key, ret, false);
 	return 0;
