@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 
 import pytest
 from client import HubError, quote
@@ -65,6 +66,23 @@ def test_branches_refused(hub, repo):
         "refs/heads/dir",
         "refs/heads/main",
     ]
+
+
+def test_a_new_branch_takes_a_moment(hub, repo):
+    hub.config(new_ref_delay_ms=3_600_000)
+    hub.branch(repo, "late")
+    hub.tag(repo, "never")
+    target = f"{hub.api(repo)}/revision/late"
+    assert code(hub.request("GET", target)) == (404, "RevisionNotFound")
+    refs = hub.call("GET", f"{hub.api(repo)}/refs")
+    assert ([item["name"] for item in refs["branches"]], refs["tags"]) == (["main"], [])
+    assert branch(hub, repo, "late", {}).status == 409
+    hub.config(new_ref_delay_ms=50)
+    hub.branch(repo, "soon")
+    end = time.monotonic() + 30
+    while hub.request("GET", f"{hub.api(repo)}/revision/soon").status == 404:
+        assert time.monotonic() < end
+    assert hub.head(repo, "soon") == hub.head(repo)
 
 
 def test_tags(hub, api, repo):

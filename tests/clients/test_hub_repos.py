@@ -176,7 +176,7 @@ def test_a_repository_made_again_is_another_one(hub, repo):
 # Move
 
 
-@pytest.mark.parametrize("repo_type", ["model", "dataset", "space"])
+@pytest.mark.parametrize("repo_type", ["model", "dataset", "space", "kernel"])
 def test_move_by_the_official_client(hub, api, new_id, repo_type):
     hub.create_repo(new_id, repo_type)
     head = hub.commit(new_id, {"a.txt": b"a", "w.bin": WEIGHTS}, type=repo_type)

@@ -145,3 +145,37 @@ def test_resolve_on_a_folder(hub, repo):
     assert status_and_code(hub.request("HEAD", target)) == (404, "EntryNotFound")
     hub.config(folder_resolve_status=400)
     assert status_and_code(hub.request("HEAD", target)) == (400, None)
+
+
+def test_list_limit(hub):
+    assert hub.request("GET", "/api/models?limit=1001").status == 200
+    hub.config(list_limit="refuse")
+    assert hub.request("GET", "/api/models?limit=1001").status == 400
+    assert hub.request("GET", "/api/models?limit=1000").status == 200
+
+
+@pytest.mark.parametrize("key", ["size", "totalSize"])
+def test_key_of_treesize(hub, repo, key):
+    hub.config(treesize_key=key)
+    answer = hub.call("GET", f"{hub.api(repo)}/treesize/main")
+    assert set(answer) == {"path", key} and answer[key] == len(hub.content(repo, ".gitattributes"))
+
+
+def test_links_programs_and_modules_in_a_tree(hub, repo, git, tmp_path):
+    """What only git can bring into a repository."""
+    git("clone", f"{hub.endpoint}/{repo}".replace("//", f"//user:{hub.tokens['user']}@"), "clone")
+    clone = tmp_path / "clone"
+    (clone / "program").write_text("#!/bin/sh\n")
+    (clone / "program").chmod(0o755)
+    (clone / "link").symlink_to("program")
+    git("add", ".", cwd=clone)
+    git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},module", cwd=clone)
+    git("commit", "-m", "odd", cwd=clone)
+    git("push", cwd=clone)
+
+    def types():
+        return {item["path"]: item["type"] for item in hub.call("GET", f"{hub.api(repo)}/tree/main")}
+
+    assert types() == {".gitattributes": "file", "link": "file", "module": "unknown", "program": "file"}
+    hub.config(symlink_type="unknown")
+    assert types() == {".gitattributes": "file", "link": "unknown", "module": "unknown", "program": "file"}

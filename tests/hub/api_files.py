@@ -5,7 +5,7 @@ import urllib.parse
 
 from data_origin import download_url
 from errors import ApiError, entry_not_found, revision_not_found
-from gitrepo import DIRECTORY, SUBMODULE, iso_date
+from gitrepo import DIRECTORY, SUBMODULE, SYMLINK, iso_date
 from http_engine import Response, json_response
 from ranges import content_response, matches_etag
 from routes import encode_cursor, route
@@ -25,7 +25,7 @@ def describe_entry(repo, path, entry):
     """The JSON object of one path of a tree."""
     if entry.mode == DIRECTORY:
         return {"type": "directory", "oid": entry.oid, "size": 0, "path": path}
-    if entry.mode == SUBMODULE:
+    if entry.mode == SUBMODULE or (entry.mode == SYMLINK and repo.store.config.symlink_type == "unknown"):
         return {"type": "unknown", "oid": entry.oid, "size": 0, "path": path}
     blob = repo.git.blob(entry.oid)
     item = {"type": "file", "oid": entry.oid, "size": blob.size, "path": path}
@@ -123,7 +123,7 @@ def treesize(context, T, id, rev, path):
     if folder is None or folder.mode != DIRECTORY:
         raise entry_not_found(f'{path} does not exist on "{rev}"', commit.oid)
     sizes = (describe_entry(repo, name, entry)["size"] for name, entry in repo.git.listing(folder.oid, True))
-    return json_response({"path": "/" + path, "size": sum(sizes)})
+    return json_response({"path": "/" + path, context.config.treesize_key: sum(sizes)})
 
 
 # Bytes

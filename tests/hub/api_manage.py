@@ -69,6 +69,8 @@ def _url(context, repo):
 
 def _make(context, kind, repo_id, fill, **settings):
     """A new repository; a 409 tells the address of the one that has its id."""
+    if not context.store.find(kind, repo_id):
+        context.quotas.action(context.account, "create")
     try:
         return context.store.create(kind, repo_id, fill, **settings)
     except ApiError as error:
@@ -98,8 +100,6 @@ def create(context):
         first = repo.git.write_commit(entries.write(), [], context.account.name, "initial commit", "")
         repo.git.update_ref("refs/heads/main", first)
 
-    if not context.store.find(kind, repo_id):
-        context.quotas.action(context.account, "create")
     repo = _make(context, kind, repo_id, fill, **_visibility(kind, body), sdk=body.get("sdk"))
     return json_response({"url": _url(context, repo), "name": repo.id, "id": repo.uid})
 

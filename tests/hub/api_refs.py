@@ -17,10 +17,15 @@ def ref_item(repo, ref, name, oid):
 def refs(context, T, id):
     repo = context.repo(T, id)
     found = {"branches": [], "converts": [], "tags": [], "pullRequests": []}
-    kinds = {"refs/heads/": "branches", "refs/convert/": "converts", "refs/tags/": "tags", "refs/pr/": "pullRequests"}
+    kinds = {
+        "refs/heads/": "branches",
+        "refs/convert/": "converts",
+        "refs/tags/": "tags",
+        "refs/pr/": "pullRequests",
+    }
     for ref, oid in repo.git.refs().items():
         for prefix, kind in kinds.items():
-            if ref.startswith(prefix):
+            if ref.startswith(prefix) and repo.seen(ref):
                 found[kind].append(ref_item(repo, ref, ref.removeprefix(prefix), oid))
     if not context.flag("include_prs"):
         del found["pullRequests"]
@@ -40,8 +45,13 @@ def commits(context, T, id, rev):
     formatted = "formatted" in context.expand()
     items = []
     for commit in itertools.islice(history, page * limit, (page + 1) * limit):
-        item = {"id": commit.oid, "title": commit.title, "message": commit.message, "date": iso_date(commit.time),
-                "authors": [{"user": commit.author}]}
+        item = {
+            "id": commit.oid,
+            "title": commit.title,
+            "message": commit.message,
+            "date": iso_date(commit.time),
+            "authors": [{"user": commit.author}],
+        }
         if formatted:
             item["formatted"] = {"title": html.escape(commit.title), "message": html.escape(commit.message)}
         items.append(item)
@@ -82,7 +92,9 @@ def create_branch(context, T, id, branch):
         if old and not body.get("overwrite"):
             raise ApiError(409, f"Reference {name} already exists")
         if body.get("emptyBranch"):
-            target = repo.git.write_commit(repo.git.write_tree({}), [], context.account.name, "initial commit", "")
+            target = repo.git.write_commit(
+                repo.git.write_tree({}), [], context.account.name, "initial commit", ""
+            )
         else:
             start = body.get("startingPoint") or "main"
             commit = repo.resolve(start)
@@ -93,6 +105,7 @@ def create_branch(context, T, id, branch):
             repo.git.update_ref(name, target, old)
         except RefConflict as conflict:
             raise ApiError(400, f"Invalid reference for a branch: {conflict}") from None
+        repo.hide_new(name)
     return json_response({})
 
 
@@ -129,6 +142,7 @@ def create_tag(context, T, id, rev):
             repo.git.update_ref(name, target)
         except RefConflict as conflict:
             raise ApiError(400, f"Invalid reference for a tag: {conflict}") from None
+        repo.hide_new(name)
     return json_response({})
 
 

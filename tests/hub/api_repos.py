@@ -7,9 +7,25 @@ from routes import encode_cursor, route
 from store import TYPES
 
 EXPANDABLE = {
-    "author", "cardData", "config", "createdAt", "disabled", "downloads", "gated", "lastModified", "library_name",
-    "likes", "pipeline_tag", "private", "sdk", "sha", "siblings", "tags", "usedStorage",
+    "author",
+    "cardData",
+    "config",
+    "createdAt",
+    "disabled",
+    "downloads",
+    "gated",
+    "lastModified",
+    "library_name",
+    "likes",
+    "pipeline_tag",
+    "private",
+    "sdk",
+    "sha",
+    "siblings",
+    "tags",
+    "usedStorage",
 }
+MAX_PAGE = 1000
 
 
 @route("GET", "/api/{T}")
@@ -21,14 +37,19 @@ def list_repos(context, T):
     found = _sorted(context, filter(_filter(context, TYPES[T]), list(context.store.repos.values())))
     after = context.cursor()
     start = sum(not _comes_after(place, after) for place, _ in found) if after else 0
-    limit = context.config.page(context.number("limit"), 1000, 1000)
+    asked = context.number("limit")
+    if asked and asked > MAX_PAGE and context.config.list_limit == "refuse":
+        raise ApiError(400, f'"limit" must be at most {MAX_PAGE}')
+    limit = context.config.page(asked, MAX_PAGE, MAX_PAGE)
     page, headers = found[start : start + limit], []
     if len(found) > start + limit:
         headers.append(context.next_link(cursor=encode_cursor(page[-1][0])))
     wanted = expand or ["createdAt", "private", "gated", "downloads", "likes", "tags"]
     if context.flag("full"):
         wanted += ["author", "sha", "lastModified", "siblings", "disabled"]
-    return json_response([_describe(repo, repo.resolve("main"), wanted, False) for _, repo in page], 200, headers)
+    return json_response(
+        [_describe(repo, repo.resolve("main"), wanted, False) for _, repo in page], 200, headers
+    )
 
 
 def _filter(context, kind):
@@ -38,8 +59,15 @@ def _filter(context, kind):
     tags = [value for name, value in context.request.params() if name in ("filter", "filter[]")]
 
     def wanted(repo):
-        return (repo.type == kind and repo.readable(context.account) and author in ("", repo.namespace.lower())
-                and search in repo.id.lower() and gated in (None, "true" if repo.gated else "false") and not tags)
+        return (
+            repo.type == kind
+            and repo.readable(context.account)
+            and author in ("", repo.namespace.lower())
+            and search in repo.id.lower()
+            and gated in (None, "true" if repo.gated else "false")
+            and not tags
+        )
+
     return wanted
 
 
@@ -91,7 +119,9 @@ def revision_info(context, T, id, rev):
 def _check_expand(expand):
     unknown = sorted(set(expand) - EXPANDABLE)
     if unknown:
-        raise ApiError(400, f"Invalid expand value {unknown[0]}: expected one of {', '.join(sorted(EXPANDABLE))}")
+        raise ApiError(
+            400, f"Invalid expand value {unknown[0]}: expected one of {', '.join(sorted(EXPANDABLE))}"
+        )
 
 
 def _describe(repo, commit, wanted, blobs):
@@ -133,7 +163,11 @@ def _sizes(repo, commit):
 
 def _siblings(repo, commit, blobs):
     if not blobs:
-        return [{"rfilename": path} for path, entry in repo.git.listing(commit.tree, True) if entry.mode != "40000"]
+        return [
+            {"rfilename": path}
+            for path, entry in repo.git.listing(commit.tree, True)
+            if entry.mode != "40000"
+        ]
     siblings = []
     for path, entry, blob in _files(repo, commit):
         item = {"rfilename": path, "size": blob.size, "blobId": entry.oid}

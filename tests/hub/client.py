@@ -21,8 +21,8 @@ import tempfile
 import time
 import urllib.parse
 
-PLURALS = {"model": "models", "dataset": "datasets", "space": "spaces"}
-PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
+PLURALS = {"model": "models", "dataset": "datasets", "space": "spaces", "kernel": "kernels"}
+PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/", "kernel": "kernels/"}
 
 
 class HubError(Exception):

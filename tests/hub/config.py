@@ -58,6 +58,7 @@ class Config:
     storage_quota: dict = dataclasses.field(default_factory=_storage)  # bytes of a namespace
     # Listings and bodies
     page_size: int | None = None  # if set: entries in a page of any listing, default and maximum
+    new_ref_delay_ms: int = 0  # how long a new branch or tag is not seen
     gzip: str = "off"  # text to clients that allow gzip (gzip_trap.py)
 
     def __post_init__(self):

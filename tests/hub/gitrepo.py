@@ -27,6 +27,7 @@ Blob = collections.namedtuple("Blob", "size lfs")
 DIRECTORY = "40000"
 REGULAR = "100644"
 SUBMODULE = "160000"
+SYMLINK = "120000"
 SHA1 = re.compile(r"[0-9a-f]{40}\Z")
 SHORT_SHA1 = re.compile(r"[0-9a-f]{7,39}\Z")
 POINTER = re.compile(

@@ -13,8 +13,10 @@ import urllib.parse
 
 from http_engine import Response
 
-TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
-PLACES = re.compile(r"(/api/(?:resolve-cache/)?(models|datasets|spaces)/|/(?:(datasets|spaces)/)?)([^?]+)")
+TYPES = {"models": "model", "datasets": "dataset", "spaces": "space", "kernels": "kernel"}
+PLACES = re.compile(
+    r"(/api/(?:resolve-cache/)?(models|datasets|spaces|kernels)/|/(?:(datasets|spaces|kernels)/)?)([^?]+)"
+)
 
 Look = collections.namedtuple("Look", "path redirect")
 

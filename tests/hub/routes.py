@@ -1,6 +1,6 @@
 """The table of routes, matched on the raw path, and the context that every handler gets.
 
-A pattern's `{T}` is `models|datasets|spaces`, `{id}` two segments, `{id.git}` the same with or without
+A pattern's `{T}` is `models|datasets|spaces|kernels`, `{id}` two segments, `{id.git}` the same with or without
 `.git`, `{pre}` the optional prefix of datasets and spaces, `{name}` one segment and `{name*}` the rest.
 Segments are split before they are percent-decoded, so `refs%2Fpr%2F1` is one.
 """
@@ -16,10 +16,10 @@ from store import TYPES, valid_name
 
 ROUTES = []
 PIECES = {
-    "T": "(?P<T>models|datasets|spaces)",
+    "T": "(?P<T>models|datasets|spaces|kernels)",
     "id": "(?P<id>[^/]+/[^/]+)",
     "id.git": r"(?P<id>[^/]+/[^/]+?)(?:\.git)?",
-    "pre": "(?P<pre>datasets/|spaces/|)",
+    "pre": "(?P<pre>datasets/|spaces/|kernels/|)",
 }
 
 

@@ -1,7 +1,7 @@
 """What the Hub keeps under its root directory, and who may touch it.
 
     ROOT/repos/REPO_ID.git                                  bare repository; hub.json in it: Repo.meta
-    ROOT/git/{models,datasets,spaces}/NAMESPACE/NAME.git    a symbolic link to it, for people
+    ROOT/git/{models,datasets,spaces,kernels}/NAMESPACE/NAME.git    a symbolic link to it, for people
     ROOT/moved.json                                         where old names lead
     ROOT/lfs/REPO_ID/aa/bb/SHA256                           LFS objects, per repository
     ROOT/uploads/UPLOAD_ID/{upload.json,data,PART.json}     multipart uploads that are under way
@@ -97,6 +97,7 @@ class Repo:
         self.meta = meta
         self.lock = RepoLock()
         self.committing = set()  # what commits under way have locked (commit_lock.py)
+        self.unseen = {}  # new refs, and until when nobody sees them
 
     id = property(lambda self: self.meta["id"])
     type = property(lambda self: self.meta["type"])
@@ -141,7 +142,7 @@ class Repo:
     def resolve(self, revision, short=False):
         """The commit of a revision: branch, tag, refs/pr/N, refs/convert/NAME or 40 hex (with `short`,
         7 or more); or None."""
-        oid = next(filter(None, map(self.git.ref, self._ref_names(revision))), None)
+        oid = next(filter(None, map(self.git.ref, filter(self.seen, self._ref_names(revision)))), None)
         if oid is None and (short or self.store.config.short_revisions == "accept"):
             oid = self.git.full_id(revision)
         if oid is None and gitrepo.SHA1.match(revision):
@@ -150,6 +151,14 @@ class Repo:
             return self.git.commit(oid) if oid else None
         except KeyError:
             return None
+
+    def hide_new(self, ref):
+        """A ref was made: it takes a moment until it is seen."""
+        if self.store.config.new_ref_delay_ms:
+            self.unseen[ref] = time.monotonic() + self.store.config.new_ref_delay_ms / 1000
+
+    def seen(self, ref):
+        return time.monotonic() >= self.unseen.get(ref, 0)
 
     def _ref_names(self, revision):
         """The full names that a revision may stand for, the first wins. @huggingface/hub asks for `HEAD`."""
@@ -321,10 +330,8 @@ class Store:
 
     def used_storage(self, namespace, private):
         """Bytes of the LFS objects in all private (or all public) repositories of a namespace."""
-        folders = [os.path.join(self.root, "lfs", repo.uid) for repo in list(self.repos.values())
-                   if repo.namespace.lower() == namespace.lower() and repo.private == private]
-        return sum(os.stat(os.path.join(here, name)).st_size
-                   for folder in folders for here, _, names in os.walk(folder) for name in names)
+        return sum(repo.lfs_total() for repo in list(self.repos.values())
+                   if repo.namespace.lower() == namespace.lower() and repo.private == private)
 
     def temporary(self):
         """A new file for bytes that are arriving: (open file, path)."""

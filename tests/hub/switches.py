@@ -17,6 +17,9 @@ SWITCHES = {
     "one_word_resolve": Switch(
         "direct", ["redirect"], "2.2", "`/gpt2/resolve/…`: answered at once, or redirected"
     ),
+    "list_limit": Switch(
+        "clamp", ["refuse"], "3.1", "a list's `limit` above the maximum: the maximum, or 400"
+    ),
     "full_ref_names": Switch("refuse", ["accept"], "2.4", "`refs/heads/x` and `refs/tags/x` as a revision"),
     "short_revisions": Switch("refuse", ["accept"], "2.4", "7 to 39 hex digits of a commit as a revision"),
     "same_name": Switch("branch", ["tag"], "3.7", "what wins where a branch and a tag have one name"),
@@ -25,7 +28,9 @@ SWITCHES = {
     "tag_message": Switch("annotated", ["light"], "3.8", "what a tag with a message is in git"),
     "space_readme": Switch("none", ["written"], "3.10", "a README.md in the first commit of a space"),
     "draft_merge": Switch("refuse", ["accept"], "3.10", "merging a pull request that is a draft"),
-    "merge_commit": Switch("squash", ["merge"], "3.10", "a merge: one commit on the base, or one with two parents"),
+    "merge_commit": Switch(
+        "squash", ["merge"], "3.10", "a merge: one commit on the base, or one with two parents"
+    ),
     "merge_conflict_status": Switch(409, [400, 412], "3.10", "status of a merge with conflicts"),
     "ended_pull_request": Switch("refuse", ["accept"], "3.10", "commits to a merged or closed pull request"),
     "duplicate_history": Switch(
@@ -34,10 +39,12 @@ SWITCHES = {
     "duplicate_files": Switch(
         "at_once", ["later"], "3.10", "LFS files of a duplicate: there, or pending until `copies`"
     ),
+    "treesize_key": Switch("size", ["totalSize"], "3.10", "the name of the number that treesize answers"),
     "tree_limit": Switch("clamp", ["refuse"], "4.1", "a `limit` above the maximum: the maximum, or 400"),
     "root_info": Switch("omit", ["describe"], "4.2", "the root (the empty path) in paths-info"),
     "private_resolve_cache": Switch("serve", ["refuse"], "5.3", "resolve-cache of a private repository"),
     "folder_resolve_status": Switch(404, [400], "5.7", "status of resolve on a folder"),
+    "symlink_type": Switch("file", ["unknown"], "6.8", "the `type` of a symbolic link in trees"),
     "expired_body": Switch("s3", ["cloudfront"], "5.6", "what the 403 of an expired signature says"),
     "ignored_files": Switch("accept", ["refuse"], "6.1", "a commit with a file that `.gitignore` ignores"),
     "storage_refusal": Switch("batch", ["object"], "6.2", "no room: 403 for the LFS batch, or an error at each object"),
