@@ -114,13 +114,17 @@ int fetch_open(struct fetch *f, const struct blob_key *key, const struct hub_pla
 	r = blocks_get(f->blocks, key, &made->blob);
 	if (r < 0)
 		goto fail;
-	made->wrong_before = blocks_mismatches(made->blob);
 	lock_take(&f->lock);
 	s = find_locked(f, key);
 	if (!s) {
 		s = STEAL(made);
 		s->hash_next = *bucket_of(f, key);
 		*bucket_of(f, key) = s;
+	}
+	if (s->opens == 0) {
+		/* Also when flights of an earlier opening keep it. */
+		atomic_store(&s->wrong_before, blocks_mismatches(s->blob));
+		atomic_store(&s->served_at, 0);
 	}
 	s->refs++;
 	s->opens++;
@@ -277,7 +281,7 @@ bool fetch_distrusted(struct source *s)
 {
 	unsigned wrong = blocks_mismatches(s->blob), served = atomic_load(&s->served_at);
 
-	return wrong > s->wrong_before + 1 || (served && wrong > served - 1);
+	return wrong > atomic_load(&s->wrong_before) + 1 || (served && wrong > served - 1);
 }
 
 bool fetch_was_wrong(struct fetch *f, const struct blob_key *key)

@@ -65,7 +65,7 @@ struct source {
 	uint64_t n_blocks;
 	atomic_int alt_fd; /* the official client's file of these bytes; -1: none (yet) */
 	atomic_bool alt_bad;
-	unsigned wrong_before; /* blocks_mismatches when it was opened */
+	atomic_uint wrong_before; /* blocks_mismatches when it was opened */
 	atomic_uint served_at; /* 1 + blocks_mismatches when unproven bytes were first read; 0: not yet */
 
 	/* -- guarded by fetch.lock -- */

@@ -7,7 +7,8 @@
  * demand; one who waits for a block far behind the point that a running flight has reached cuts that flight
  * in two. A running flight that brings no block for much longer than blocks usually take, while a reader
  * waits for it, gets a hedge: a second flight for its next blocks on another connection. Who brings them
- * first ends the other; what is left of an overtaken flight is queued again. */
+ * first ends the other; what is left of an overtaken flight is queued again. A long flight that is about to
+ * end lets the next begin on another connection: else each would cost a round trip. */
 #define LOG_MODULE "fetch"
 #include "fetch_int.h"
 
@@ -17,6 +18,8 @@
 
 #define SPLIT_BLK 4          /* a reader waits for so many blocks of a running flight rather than cut it */
 #define KEEP_BLK 2           /* a running flight that nobody wants is let end when so few are left */
+#define ENDING_BLK 2         /* blocks left of a long flight: the next may begin, so that its round trip is hidden */
+#define LONG_BLK 8
 #define HEDGE_BLK 4          /* blocks of a hedge: then its connection is known to be the better one */
 #define HEDGE_MIN_MS 1500
 #define HEDGE_MAX_MS 10000
@@ -377,12 +380,27 @@ static bool room_locked(struct fetch *f, enum lane lane)
 	return need + atomic_load(&f->ring_bytes) <= f->budget;
 }
 
+static bool is_ending(const struct flight *fl)
+{
+	return fl->end - fl->first >= LONG_BLK && fl->end - fl->cur <= ENDING_BLK;
+}
+
+/* May one more connection be used, were it not for a reader who waits? */
+static bool connection_locked(const struct fetch *f)
+{
+	unsigned busy = f->running;
+
+	for (unsigned i = 0; i < f->n_threads && busy >= f->workers; i++)
+		busy -= f->flying[i] && is_ending(f->flying[i]);
+	return busy < f->workers;
+}
+
 /* The next flight that may start now, taken out of its queue; else *ret_ms says when to look again. */
 static struct flight *pick_locked(struct fetch *f, int64_t *ret_ms)
 {
 	int64_t now = util_now_ms();
 	struct flight *fl = NULL;
-	bool free_one = f->running < f->workers;
+	bool free_one = connection_locked(f);
 
 	*ret_ms = f->running ? CLOCK_MS : INT64_MAX;
 	if (free_one || f->running_demand < f->spare)
@@ -432,6 +450,8 @@ uint64_t fetch_deliver(struct flight *fl, uint64_t upto)
 			fl->cur = MIN(upto, fl->end);
 			count_ahead_locked(fl, true);
 			fl->moved_ms = now;
+			if (is_ending(fl))
+				cond_signal(&s->f->work);
 		}
 		settle_wants_locked(s, 0, 0, 0, &list);
 		end = fl->end;

@@ -12,12 +12,14 @@
 #include <strings.h>
 
 /* The kernel sends the read-aheads of one reader out of order: so much before and after the end of a stream
- * still belongs to it; of one that has not proven itself, two requests of the kernel's default size. */
+ * still belongs to it; of one that has not proven itself, one of its largest requests. */
 #define BACK ((uint64_t)4 << 20)
-#define FORWARD ((uint64_t)1 << 20)
-#define NEAR ((uint64_t)256 << 10)
+#define FORWARD ((uint64_t)4 << 20)
+#define NEAR ((uint64_t)1 << 20)
 #define SPARSE 8                        /* a stream has read one byte in so many at least */
+#define GROWTH 4                        /* x what was read in a row: the window where readers wait */
 #define PART_MAX ((uint64_t)32 << 20)   /* hides a round trip of 40 ms on every line that one can buy */
+#define PART_END ((uint64_t)4 << 20)    /* parts shrink to this towards the end of a large file */
 #define TAIL_SHORT ((uint64_t)256 << 10) /* a last block of less: the directory may begin in the one before */
 
 void readahead_init(struct readahead *ra, const char *path)
@@ -75,7 +77,7 @@ static void stream_end(struct readahead_stream *s, struct readahead_ask *ret)
 	}
 	s->window = 0;
 	s->issued_end = from;
-	s->start = s->doubled_at = s->next_off;
+	s->start = s->next_off;
 	s->bytes = 0;
 }
 
@@ -130,17 +132,26 @@ static void ask_tail(struct readahead *ra, const struct readahead_read *read, st
 	ret->tail_end = end;
 }
 
-/* Opens the window of a stream that goes on, or doubles that of one whose reader had to wait. */
+/* Opens the window of a stream that goes on, or widens that of one whose reader had to wait: what was read in a
+ * row says how much more may be worth it. */
 static void grow(struct readahead_stream *s, const struct readahead_read *read, uint64_t most)
 {
-	if (!s->window) {
+	uint64_t run = s->next_off - s->start;
+
+	if (!s->window)
 		s->window = READAHEAD_FIRST;
-		s->doubled_at = s->next_off;
-	} else if (read->waited && s->next_off - s->doubled_at >= s->window / 2) {
-		s->window *= 2;
-		s->doubled_at = s->next_off;
-	}
+	else if (read->waited && s->window < GROWTH * run)
+		s->window = align_down(GROWTH * run);
 	s->window = MIN(s->window, most);
+}
+
+/* Large parts hide the round trip; smaller ones at the end let all connections finish together. */
+static uint64_t part_of(const struct readahead_stream *s, uint64_t left, unsigned connections)
+{
+	uint64_t part = MIN(MIN(s->window, PART_MAX * connections) / connections,
+	                    MAX(left / (2 * connections), MIN(PART_END, s->window / 32)));
+
+	return MAX(align_down(part), READAHEAD_BLOCK);
 }
 
 void readahead_note(struct readahead *ra, const struct readahead_read *read, struct readahead_ask *ret)
@@ -171,9 +182,7 @@ void readahead_note(struct readahead *ra, const struct readahead_read *read, str
 	most = MAX(align_down(read->max_window / MAX(open, 1)), READAHEAD_BLOCK);
 	grow(s, read, most);
 	left = read->size - MIN(s->issued_end, read->size);
-	/* Large parts hide the round trip; small ones at the end let all connections finish together. */
-	ret->part = MIN(MIN(s->window, left) / MAX(read->connections, 1), PART_MAX);
-	ret->part = MAX(align_down(ret->part), READAHEAD_BLOCK);
+	ret->part = part_of(s, left, MAX(read->connections, 1));
 	want = align_up(MIN(end + s->window, read->size));
 	/* Topped up part by part, so that no connection waits for the reader. */
 	if (left == 0 || want < s->issued_end + MIN(ret->part, left))

@@ -2,8 +2,8 @@
  *
  * Streams belong to the inode: forked readers and the kernel's reordered read-ahead each find their own. A
  * window opens when a read goes on about where the last ended and more than READAHEAD_PROOF bytes were read
- * in a row (a header, or one small read that the kernel cut into two, opens none), doubles when a reader had
- * to wait, and closes for random access: a read that goes on nowhere starts a stream without a window. A
+ * in a row (a header, or one small read that the kernel cut into two, opens none), grows when a reader had to
+ * wait, and closes for random access: a read that goes on nowhere starts a stream without a window. A
  * stream that nobody read for READAHEAD_DEAD_MS while others were is dead: what it asked for is taken back.
  *
  * Formats that keep their table of contents at the end (readahead_init) have the end fetched as soon as a
@@ -24,7 +24,6 @@ struct readahead_stream {
 	uint64_t bytes;      /* read between the two */
 	uint64_t issued_end; /* asked for up to here */
 	uint64_t window;     /* bytes to stay ahead; 0: none yet */
-	uint64_t doubled_at; /* next_off when the window last grew */
 	uint64_t used;       /* counter of the last read, for LRU; 0: no stream */
 	int64_t last_ms;
 };
