@@ -316,6 +316,21 @@ def test_a_pull_request_that_ended(hub, repo, end):
         assert details(hub, repo, number) == before
 
 
+def test_what_git_has_forgotten(hub, repo):
+    """A merged pull request is still there when its commits are not, and says what is kept of it."""
+    number = propose(hub, repo, {"p.txt": b"p"})
+    assert merge(hub, repo, number).status == 200
+    hub.call("POST", f"{hub.api(repo)}/super-squash/main", {})
+    assert hub.request("DELETE", f"{hub.api(repo)}/discussions/{number}/ref").status == 200
+    before = details(hub, repo, number)
+    hub.prune(repo)
+    after = details(hub, repo, number)
+    assert "p.txt" in before["diff"] and after["diff"] == ""
+    assert [item["type"] for item in before["events"]] == ["commit", "status-change"]
+    assert [item["type"] for item in after["events"]] == ["status-change"]
+    assert after["changes"] == before["changes"] and after["status"] == "merged"
+
+
 def test_a_reader_cannot_merge_and_parallel_merges_move_the_branch_once(hub, repo):
     number = propose(hub, repo, {"p.txt": b"p"})
     for token, status in ((None, 401), ("reader", 403), ("other", 403)):

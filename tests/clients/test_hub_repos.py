@@ -512,6 +512,15 @@ def test_duplicate_that_exists(hub, api, repo, new_id):
     assert code(answer) == (403, "GatedRepo")
 
 
+def test_a_duplicate_that_fails_leaves_nothing(hub, repo, new_id):
+    hub.set_ref(repo, "refs/heads/main", None)
+    before = os.listdir(os.path.join(hub.root, "repos"))
+    answer = hub.request("POST", f"{hub.api(repo)}/duplicate", {"repository": new_id})
+    assert code(answer) == (404, "RevisionNotFound")
+    assert os.listdir(os.path.join(hub.root, "repos")) == before
+    assert hub.request("GET", hub.api(new_id)).status == 404
+
+
 def test_duplicate_whose_files_come_later(hub, api, repo, new_id):
     hub.config(duplicate_files="later")
     hub.commit(repo, {"a.txt": b"a", "w.bin": WEIGHTS})

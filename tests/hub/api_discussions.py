@@ -2,9 +2,9 @@
 
 import discussions
 import merging
+from api_files import commit_of
 from discussions import STATUSES, is_pull
 from errors import ApiError
-from gitrepo import GitError
 from http_engine import json_response
 from routes import route
 
@@ -37,7 +37,7 @@ def open_discussion(context, T, id):
     with repo.lock:
         if body.get("pullRequest"):
             number = open_pull_request(
-                repo, context.account, title, description, "main", repo.resolve("main").oid, "draft"
+                repo, context.account, title, description, "main", commit_of(repo, "main").oid, "draft"
             )
         else:
             number = discussions.add(repo, context.account, title, description)["num"]
@@ -84,21 +84,8 @@ def get_discussion(context, T, id, number):
         waiting = record["status"] in STATUSES["open"]
         answer["filesWithConflicts"] = merging.try_merge(repo, record).conflicts if waiting else []
         if context.flag("diff"):
-            answer["diff"] = _diff(repo, record)
+            answer["diff"] = discussions.diff(repo, record)
     return json_response(answer)
-
-
-def _diff(repo, record):
-    """What a pull request changes, as a unified diff against where it left its base."""
-    base, head = discussions.ends(repo, record)
-    if head is None:
-        return ""
-    options = ["-c", "core.quotePath=false", "diff", "--no-color", "--no-renames"]
-    try:
-        text = repo.git.run(*options, f"{base}...{head}")
-    except GitError:  # no common history
-        text = repo.git.run(*options, base, head)
-    return text.decode("utf-8", "replace")
 
 
 def _describe(repo, record):

@@ -6,6 +6,7 @@ import binascii
 import attributes
 import paths
 import store
+from api_files import commit_of
 from errors import ApiError
 from gitrepo import REGULAR, Entry, TreeEditor
 from http_engine import json_response
@@ -219,7 +220,7 @@ def duplicate(context, T, id):
 
 def _copy(context, source, repo):
     """Fill a new repository with another one's main branch, and the LFS objects that it needs."""
-    head = source.resolve("main")
+    head = commit_of(source, "main")
     keep = context.config.duplicate_history == "keep"
     repo.git.fetch(source.git, head.oid if keep else head.tree)
     first = (

@@ -10,7 +10,7 @@ import secrets
 import time
 
 from errors import ApiError
-from gitrepo import iso_date
+from gitrepo import GitError, iso_date
 
 STATUSES = {"open": ("open", "draft"), "closed": ("closed", "merged")}  # what a filter means
 HIDDEN = "This comment has been hidden"
@@ -132,12 +132,30 @@ def ends(repo, record):
 
 
 def commits(repo, record):
-    """The commits of a pull request, the oldest first."""
+    """The commits of a pull request, the oldest first; none if git has forgotten them."""
     base, head = ends(repo, record)
     if head is None:
         return []
-    ids = repo.git.run("rev-list", "--reverse", "--topo-order", f"{base}..{head}").decode().split()
+    try:
+        ids = repo.git.run("rev-list", "--reverse", "--topo-order", f"{base}..{head}").decode().split()
+    except GitError:
+        return []
     return [repo.git.commit(oid) for oid in ids]
+
+
+def diff(repo, record):
+    """What a pull request changes, as a unified diff against where it left its base; nothing if git has
+    forgotten it."""
+    base, head = ends(repo, record)
+    if head is None:
+        return ""
+    options = ["-c", "core.quotePath=false", "diff", "--no-color", "--no-renames"]
+    for between in ([f"{base}...{head}"], [base, head]):  # the second if they have no common history
+        try:
+            return repo.git.run(*options, *between).decode("utf-8", "replace")
+        except GitError:
+            continue
+    return ""
 
 
 def events(repo, record):

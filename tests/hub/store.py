@@ -296,7 +296,11 @@ class Store:
             }
             git = gitrepo.GitRepository.create(os.path.join(self.root, "repos", uid + ".git"))
             repo = Repo(self, git, meta)
-            fill(repo)
+            try:
+                fill(repo)
+            except BaseException:
+                self._erase(repo)
+                raise
             repo.save()
             self.names.take(repo_type, repo_id)
             self._add(repo)
@@ -311,8 +315,12 @@ class Store:
             repo.lock.gone = True
             self._remove(repo)
             self.names.forget(repo.type, repo.id)
+        self._erase(repo)
+
+    def _erase(self, repo):
+        """Take a repository's files away; a commit that comes too late may put some back, which is no harm."""
         repo.git.close()
-        shutil.rmtree(repo.git.path)
+        shutil.rmtree(repo.git.path, ignore_errors=True)
         shutil.rmtree(os.path.join(self.root, "lfs", repo.uid), ignore_errors=True)
 
     def move(self, repo, repo_id):
