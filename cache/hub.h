@@ -189,4 +189,25 @@ void hub_commit_result_fini(struct hub_commit_result *r);
 int hub_commit(struct hub *h, const struct repo_id *id, const struct hub_commit_req *req,
                struct hub_commit_result *ret, struct hub_error *err) MUST_USE;
 
+/* -- pull requests -- */
+
+/* Opens one against main, a draft at its head: refs/pr/NUMBER. Goes out once; when its answer is lost an empty one of ours
+ * with that title is looked for. */
+int hub_pr_open(struct hub *h, const struct repo_id *id, const char *title, const char *description,
+                unsigned *ret_number, struct hub_error *err) MUST_USE;
+enum hub_pr_status { HUB_PR_DRAFT, HUB_PR_OPEN, HUB_PR_CLOSED, HUB_PR_MERGED };
+struct hub_pr {
+	enum hub_pr_status status;
+	char merged_as[41]; /* the commit on its base; "": not merged, or not told */
+};
+int hub_pr_get(struct hub *h, const struct repo_id *id, unsigned number, struct hub_pr *ret,
+               struct hub_error *err) MUST_USE;
+/* It is no draft any more. */
+int hub_pr_publish(struct hub *h, const struct repo_id *id, unsigned number, struct hub_error *err) MUST_USE;
+/* err->maybe_done: hub_pr_get tells. */
+int hub_pr_merge(struct hub *h, const struct repo_id *id, unsigned number, const char *comment,
+                 struct hub_error *err) MUST_USE;
+/* Where people see it. Caller frees; NULL: no memory. */
+char *hub_pr_url(const struct hub *h, const struct repo_id *id, unsigned number);
+
 #endif

@@ -577,6 +577,72 @@ int hub_json_commit_result(const char *text, size_t len, struct hub_commit_resul
 	return 0;
 }
 
+static int field_number(const cJSON *object, const char *name, unsigned *ret)
+{
+	const cJSON *f = field(object, name);
+
+	if (!f || !cJSON_IsNumber(f) || f->valuedouble < 1 || f->valuedouble > INT32_MAX)
+		return -EBADMSG;
+	*ret = (unsigned)f->valuedouble;
+	return 0;
+}
+
+int hub_json_number(const char *text, size_t len, const char *name, unsigned *ret)
+{
+	AUTO_JSON *j = parse(text, len);
+
+	return cJSON_IsObject(j) ? field_number(j, name, ret) : -EBADMSG;
+}
+
+int hub_json_pr(const char *text, size_t len, struct hub_pr *ret)
+{
+	static const char *const states[] = {
+		[HUB_PR_DRAFT] = "draft", [HUB_PR_OPEN] = "open", [HUB_PR_CLOSED] = "closed",
+		[HUB_PR_MERGED] = "merged",
+	};
+	AUTO_JSON *j = parse(text, len);
+	struct hub_pr pr = {0};
+	const cJSON *changes;
+	const char *status;
+	size_t i = 0;
+
+	if (!cJSON_IsObject(j) || field_text(j, "status", &status) < 0 || !status)
+		return -EBADMSG;
+	while (i < ARRAY_LEN(states) && strcmp(states[i], status) != 0)
+		i++;
+	if (i == ARRAY_LEN(states))
+		return -EBADMSG;
+	pr.status = (enum hub_pr_status)i;
+	changes = field(j, "changes");
+	if (changes && field_commit(changes, "mergeCommitId", pr.merged_as) < 0)
+		return -EBADMSG;
+	*ret = pr;
+	return 0;
+}
+
+int hub_json_find_draft(const char *text, size_t len, const char *title, unsigned *ret)
+{
+	AUTO_JSON *j = parse(text, len);
+	const cJSON *list, *item;
+	unsigned found = 0;
+
+	list = cJSON_IsObject(j) ? field(j, "discussions") : NULL;
+	if (!list || !cJSON_IsArray(list))
+		return -EBADMSG;
+	cJSON_ArrayForEach(item, list) {
+		const char *status, *name;
+		unsigned number;
+
+		if (!cJSON_IsObject(item) || field_text(item, "status", &status) < 0 ||
+		    field_text(item, "title", &name) < 0 || field_number(item, "num", &number) < 0)
+			return -EBADMSG;
+		if (status && name && strcmp(status, "draft") == 0 && strcmp(name, title) == 0)
+			found = MAX(found, number);
+	}
+	*ret = found;
+	return 0;
+}
+
 void hub_json_lfs_batch_fini(struct hub_json_lfs_batch *b)
 {
 	for (size_t i = 0; i < b->n; i++) {

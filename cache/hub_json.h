@@ -27,6 +27,11 @@ int hub_json_entries(const char *text, size_t len, struct hub_entries *io, size_
 int hub_json_preupload(const char *text, size_t len, struct hub_pre_file *files, size_t n,
                        char ret_head[41]) MUST_USE;
 int hub_json_commit_result(const char *text, size_t len, struct hub_commit_result *ret) MUST_USE;
+/* A positive whole number of the outermost object. */
+int hub_json_number(const char *text, size_t len, const char *name, unsigned *ret) MUST_USE;
+int hub_json_pr(const char *text, size_t len, struct hub_pr *ret) MUST_USE;
+/* The newest draft of that title in a list of discussions; *ret 0: none. */
+int hub_json_find_draft(const char *text, size_t len, const char *title, unsigned *ret) MUST_USE;
 /* The message of an error body (hub-api.md 7.1), or a line of plain text; "" when it says nothing usable.
  * Control characters become blanks. */
 void hub_json_error(const char *text, size_t len, char *ret, size_t ret_size);

@@ -33,22 +33,35 @@
 int commit_new(const struct commit_env *env, struct commit **ret)
 {
 	struct commit *c = calloc(1, sizeof(*c));
+	int r;
 
 	if (!c)
 		return -ENOMEM;
 	c->env = *env;
+	r = env->target ? 0 : stage_note_get(env->stage, STAGE_NOTE_TARGET, &c->target);
+	if (r == 0 && env->target)
+		c->target = strdup(env->target);
+	if (r < 0 || !c->target) {
+		commit_free(c);
+		return r < 0 ? r : -ENOMEM;
+	}
+	if (!*c->target)
+		free(STEAL(c->target));
 	*ret = c;
 	return 0;
 }
 
 void commit_free(struct commit *c)
 {
+	if (c)
+		free(c->target);
 	free(c);
 }
 
 void commit_result_fini(struct commit_result *r)
 {
 	free(r->url);
+	free(r->pr_url);
 	free(r->nodes);
 	*r = (struct commit_result){0};
 }
@@ -78,10 +91,11 @@ static void run_init(struct run *run, struct commit *c, const struct commit_ask 
 
 	*ret = (struct commit_result){.error.retry_after_s = -1};
 	*run = (struct run){
-		.c = c, .ask = ask, .ret = ret,
+		.c = c, .ask = ask, .ret = ret, .rev = c->target ? c->target : c->env.rev,
+		.on_conflict = ask->on_conflict, .opens_pr = c->env.pr && !c->target,
 		.up = {
 			.hub = c->env.hub, .fetch = c->env.fetch, .stage = c->env.stage, .repo = &c->env.repo,
-			.rev = c->env.rev, .cancel = ask->cancel, .progress = up,
+			.rev = c->target ? c->target : c->env.rev, .create_pr = c->env.pr && !c->target, .cancel = ask->cancel, .progress = up,
 		},
 	};
 	atomic_store(&up->hashed, 0);
@@ -112,6 +126,7 @@ struct commit_plan_env commit_env_of_plan(const struct run *run)
 
 	return (struct commit_plan_env){
 		.tree = env->tree, .ignore = env->ignore, .repo = &env->repo, .parent = run->parent,
+		.conflicts = run->conflicts,
 	};
 }
 
@@ -215,25 +230,46 @@ static int finish(struct run *run, int r)
 	return r;
 }
 
+/* From what is settled now to a commit on the branch. */
+static int publish_once(struct run *run)
+{
+	int r = get_parent(run);
+
+	if (r == 0)
+		r = commit_bring(run);
+	do {
+		if (r >= 0)
+			r = commit_decide(run);
+		if (r == 0)
+			r = commit_send(run);
+	} while (r > 0);
+	return r;
+}
+
 int commit_run(struct commit *c, const struct commit_ask *ask, struct commit_result *ret)
 {
 	CLEANUP(run_fini) struct run run;
+	struct hub_error why;
 	int r;
 
 	run_init(&run, c, ask, ret);
 	r = recover(&run);
-	if (r == 0 && ask->resolve)
+	if (r == 0 && ask->resolve && ask->on_conflict == COMMIT_OURS)
 		r = stage_conflict_clear(c->env.stage);
+	if (r == 0 && ask->resolve && ask->on_conflict == COMMIT_PR)
+		r = get_parent(&run) ?: commit_propose(&run);
 	if (r == 0)
-		r = get_parent(&run);
-	if (r == 0)
-		r = commit_bring(&run);
-	do {
-		if (r >= 0)
-			r = commit_decide(&run);
+		r = publish_once(&run);
+	if (r < 0 && commit_lost_pr(&run, r))
+		r = publish_once(&run);
+	if (r == -ESTALE && run.in_conflict && ask->on_conflict == COMMIT_PR) {
+		why = ret->error;
+		r = commit_propose(&run);
 		if (r == 0)
-			r = commit_send(&run);
-	} while (r > 0);
+			ret->error = (struct hub_error){.retry_after_s = -1};
+		else if (!ret->error.text[0])
+			ret->error = why;
+	}
 	if (!ret->unsure)
 		stage_release(c->env.stage);
 	return finish(&run, r);

@@ -27,7 +27,10 @@ struct commit_env {
 	struct stage *stage;
 	struct repo_id repo;
 	const char *rev;
-	int (*settle)(void *arg, const char *commit, int64_t date_s); /* as publish_env.settle */
+	bool pr;            /* every commit goes to a pull request of ours */
+	const char *target; /* refs/pr/N, when it was opened by this mount already; NULL: not */
+	int (*discard)(void *arg, const char *path); /* as publish_env.discard */
+	int (*settle)(void *arg, const char *ref, const char *commit, int64_t date_s); /* as publish_env.settle */
 	void *arg;
 };
 int commit_new(const struct commit_env *env, struct commit **ret) MUST_USE;
@@ -72,6 +75,7 @@ struct commit_ask {
 struct commit_result {
 	char commit[41];     /* what the branch is at through this run; "": there was nothing to publish */
 	char *url;           /* of the commit; may be NULL */
+	char *pr_url;        /* of the pull request that it went to; NULL: none */
 	bool sent;           /* a commit was made */
 	bool unsure;         /* perhaps one was made: commit_recover tells */
 	uint64_t *nodes;     /* files whose staged bytes were in it, also of a failed one */

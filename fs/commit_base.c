@@ -82,7 +82,7 @@ static int all_own(struct run *run, const char *head)
 
 	if (!c->n_own)
 		return 0;
-	r = hub_commits(c->env.hub, &c->env.repo, c->env.rev, COMMIT_LOOK_NEAR, &list, &run->ret->error);
+	r = hub_commits(c->env.hub, &c->env.repo, run->rev, COMMIT_LOOK_NEAR, &list, &run->ret->error);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < list.n; i++) {
@@ -118,10 +118,11 @@ int commit_move_base(struct run *run, const char *head)
 		return r < 0 ? r : 1;
 	}
 	env = commit_env_of_plan(run);
-	if (run->ask->on_conflict != COMMIT_OURS) {
+	if (run->on_conflict != COMMIT_OURS) {
 		r = commit_plan_check(&env, &run->plan, head, &path, &run->ret->error);
 		if (r == -ESTALE && path) {
 			tell_conflict(run, path);
+			run->in_conflict = true;
 			return keep_all(run) < 0 ? -EIO : -ESTALE;
 		}
 		if (r == 0)
@@ -136,11 +137,11 @@ int commit_get_head(struct run *run, char ret[41])
 {
 	struct commit *c = run->c;
 	struct tree_head head;
-	int r = tree_head(c->env.tree, &c->env.repo, c->env.rev, true, &head, &run->ret->error);
+	int r = tree_head(c->env.tree, &c->env.repo, run->rev, true, &head, &run->ret->error);
 
 	if (r == -ENOENT) {
 		snprintf(run->ret->error.text, sizeof(run->ret->error.text), "%s is gone from the Hub",
-		         c->env.rev);
+		         run->rev);
 		return -ESTALE;
 	}
 	if (r == 0)
@@ -150,7 +151,7 @@ int commit_get_head(struct run *run, char ret[41])
 
 int commit_ask_head(struct run *run, char ret[41])
 {
-	tree_forget_head(run->c->env.tree, &run->c->env.repo, run->c->env.rev);
+	tree_forget_head(run->c->env.tree, &run->c->env.repo, run->rev);
 	return commit_get_head(run, ret);
 }
 
@@ -165,7 +166,7 @@ int commit_follow_head(struct run *run)
 
 	if (*run->head)
 		memcpy(head, run->head, sizeof(head));
-	else if (tree_head_known(c->env.tree, &c->env.repo, c->env.rev, &known) == 0)
+	else if (tree_head_known(c->env.tree, &c->env.repo, run->rev, &known) == 0)
 		memcpy(head, known.commit, sizeof(head));
 	else
 		return 0;

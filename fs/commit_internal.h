@@ -12,6 +12,7 @@
 
 struct commit {
 	struct commit_env env;
+	char *target;             /* the pull request that commits go to; NULL: the branch, or none yet */
 	char own[OWN_TOKENS][33]; /* tokens of commits that may land late */
 	unsigned n_own;
 };
@@ -21,6 +22,11 @@ struct run {
 	const struct commit_ask *ask;
 	struct commit_result *ret;
 	struct upload up;
+	const char *rev;            /* where it goes: the branch, or refs/pr/N */
+	enum commit_on_conflict on_conflict;
+	bool in_conflict;           /* it ended because somebody else changed the same */
+	bool conflicts;             /* it is about what is in conflict, and nothing else */
+	bool opens_pr;              /* once there is something to send, a pull request is opened for it */
 	char parent[41], base[41];
 	char head[41];              /* as preupload told; "" unknown */
 	void *tree;                 /* tsearch(3) of all files */
@@ -64,8 +70,23 @@ int commit_follow_head(struct run *run) MUST_USE;
 /* A commit with that token was given up, but may land late. */
 void commit_remember_own(struct commit *c, const char *token);
 
+/* -- commit_pr.c -- */
+
+/* Opens the pull request that the run goes to. As commit_move_base for its head. */
+int commit_open_pr(struct run *run, const char *title) MUST_USE;
+/* The commit is on it: it is no draft any more, and the result names it. */
+void commit_note_pr(struct run *run);
+/* What is in conflict becomes a pull request of its own, and leaves the overlay. 0 also when nothing is. */
+int commit_propose(struct run *run) MUST_USE;
+/* The run failed with `err`: is its pull request merged or closed? Then it is to begin again, and opens another. */
+bool commit_lost_pr(struct run *run, int err);
+
 /* -- commit_send.c -- */
 
+/* The operations that bring `base` to what we want, deletions first. ret_title: what they are, in words. */
+int commit_make_ops(struct run *run, char **ret_title) MUST_USE;
+/* The call itself, once. token: 32 hex, goes into the description. */
+int commit_post(struct run *run, const char *token, const char *title, struct hub_commit_result *ret) MUST_USE;
 /* Sends the plan as one commit and settles it. 1: names are to be read again. */
 int commit_send(struct run *run) MUST_USE;
 /* The commit is on the branch: takes the overlay down. */

@@ -420,11 +420,13 @@ static int plan_row(struct planner *p, const struct stage_row *row)
 	struct held held;
 	int r;
 
-	if (!found || row->conflict)
+	if (!found || (row->conflict && !p->env->conflicts))
 		return 0; /* below a folder that has no name any more; or left out, with all below it */
 	path = join((*found)->path, row->name);
 	if (!path)
 		return -ENOMEM;
+	if (!row->conflict && p->env->conflicts) /* only the way to one */
+		return row->kind == STAGE_DIR ? dir_add(p, row->node, STEAL(path), false, false) : 0;
 	r = get_held(p, path, &held);
 	if (r < 0)
 		return r;
@@ -535,6 +537,30 @@ int commit_plan_make(const struct commit_plan_env *env, const struct stage_names
 	}
 	settle_changes(&p);
 	*ret = STEAL(p.plan);
+	return 0;
+}
+
+int commit_plan_row_path(const struct stage_names *names, const struct stage_row *row, char **ret)
+{
+	AUTO_FREE char *path = strdup(row->name);
+	uint64_t at = row->parent;
+
+	/* Parents stand before their children. */
+	for (const struct stage_row *r = row; path && at != STAGE_ROOT; ) {
+		char *longer;
+
+		while (r > names->rows && r->node != at)
+			r--;
+		if (r->node != at)
+			return -ENOENT;
+		longer = util_printf("%s/%s", r->name, path);
+		free(path);
+		path = longer;
+		at = r->parent;
+	}
+	if (!path)
+		return -ENOMEM;
+	*ret = STEAL(path);
 	return 0;
 }
 

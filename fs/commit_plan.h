@@ -16,6 +16,7 @@ struct commit_plan_env {
 	const struct ignore *ignore;
 	const struct repo_id *repo;
 	const char *parent; /* the commit that the overlay was made against */
+	bool conflicts;     /* only what is in conflict counts, else only what is not */
 };
 
 enum commit_change_kind { COMMIT_DELETE, COMMIT_ADD };
@@ -54,6 +55,9 @@ void commit_plan_fini(struct commit_plan *p);
  * compares. */
 int commit_plan_make(const struct commit_plan_env *env, const struct stage_names *names,
                      struct commit_plan *ret, struct hub_error *err) MUST_USE;
+
+/* Path of a row. Caller frees. -ENOENT: it stands below a folder that has none. */
+int commit_plan_row_path(const struct stage_names *names, const struct stage_row *row, char **ret) MUST_USE;
 
 /* Do the changes that are ours go on top of `head` as well as on the parent? 0, or -ESTALE and the path
  * that somebody else changed (caller frees). That both did the same is no conflict. What is left out is judged one by

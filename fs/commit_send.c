@@ -94,12 +94,12 @@ static int add_op(struct run *run, const struct commit_change *change, struct co
 }
 
 /* The operations that bring `base` to what we want, deletions first. ret_title: what they are, in words. */
-static int make_ops(struct run *run, char **ret_title)
+int commit_make_ops(struct run *run, char **ret_title)
 {
 	struct commit_tally kinds[3] = {0};
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && run->ask->on_conflict == COMMIT_OURS && i < run->plan.n; i++) {
+	for (size_t i = 0; r == 0 && run->on_conflict == COMMIT_OURS && i < run->plan.n; i++) {
 		if (run->plan.changes[i].kind == COMMIT_ADD && run->plan.changes[i].ours)
 			r = find_in_way(run, run->plan.changes[i].path);
 	}
@@ -219,12 +219,12 @@ static void warm_listings(struct run *run, const char *commit)
 int commit_settle(struct run *run, const char *commit, int64_t date_s)
 {
 	struct commit *c = run->c;
-	int r = c->env.settle(c->env.arg, commit, date_s);
+	int r = c->env.settle(c->env.arg, run->rev, commit, date_s);
 
 	if (r < 0) {
 		snprintf(run->ret->error.text, sizeof(run->ret->error.text),
 		         "commit %.8s is on %s, but the staging area cannot be told (%s): see to its disk",
-		         commit, c->env.rev, strerror(-r));
+		         commit, run->rev, strerror(-r));
 		run->ret->unsure = true; /* the intent is there still */
 		return r;
 	}
@@ -240,7 +240,7 @@ static int settle_equal(struct run *run)
 	int64_t date_s = time(NULL);
 	int r;
 
-	if (tree_head_known(c->env.tree, &c->env.repo, c->env.rev, &head) == 0 &&
+	if (tree_head_known(c->env.tree, &c->env.repo, run->rev, &head) == 0 &&
 	    strcmp(head.commit, run->base) == 0)
 		date_s = head.date_s;
 	commit_enter(run, COMMIT_SETTLING);
@@ -261,7 +261,7 @@ int commit_look_for(struct run *run, const char *token, const char *parent, char
 
 	for (size_t d = 0; d < ARRAY_LEN(depths); d++) {
 		CLEANUP(hub_commits_fini) struct hub_commits list = {0};
-		int r = hub_commits(c->env.hub, &c->env.repo, c->env.rev, depths[d], &list, &run->ret->error);
+		int r = hub_commits(c->env.hub, &c->env.repo, run->rev, depths[d], &list, &run->ret->error);
 
 		if (r < 0)
 			return r;
@@ -302,14 +302,14 @@ static int look_after(struct run *run, const char *token, int post_err, char ret
 	return post_err;
 }
 
-static int post(struct run *run, const char *token, const char *title, struct hub_commit_result *ret)
+int commit_post(struct run *run, const char *token, const char *title, struct hub_commit_result *ret)
 {
 	struct commit *c = run->c;
 	const char *words = run->ask->description;
 	AUTO_FREE char *description = util_printf("%s%s" TOKEN_LABEL "%s", words ? words : "",
 	                                          words ? "\n\n" : "", token);
 	struct hub_commit_req req = {
-		.rev = c->env.rev, .title = run->ask->title ? run->ask->title : title,
+		.rev = run->rev, .title = run->ask->title ? run->ask->title : title,
 		.description = description,
 		.parent = run->base, .ops = run->ops, .n = run->n_ops, .cancel = run->ask->cancel,
 	};
@@ -324,7 +324,7 @@ static void log_landed(const struct run *run, const char *title)
 	char repo[REPO_TEXT_MAX];
 
 	repo_text(&run->c->env.repo, repo);
-	log_info("%s@%s: commit %.8s: %s", repo, run->c->env.rev, run->ret->commit,
+	log_info("%s@%s: commit %.8s: %s", repo, run->rev, run->ret->commit,
 	         run->ask->title ? run->ask->title : title);
 }
 
@@ -341,7 +341,7 @@ static int send_once(struct run *run, const char *title)
 	if (r < 0)
 		return r;
 	run->ret->error = (struct hub_error){.retry_after_s = -1};
-	r = post(run, token, title, &made);
+	r = commit_post(run, token, title, &made);
 	if (r < 0 && (run->ret->error.maybe_done || r == -ECANCELED))
 		r = look_after(run, token, r, made.commit, &date_s);
 	if (r < 0) {
@@ -354,6 +354,7 @@ static int send_once(struct run *run, const char *title)
 	run->ret->sent = true;
 	memcpy(run->ret->commit, made.commit, sizeof(run->ret->commit));
 	run->ret->url = STEAL(made.url);
+	commit_note_pr(run);
 	adopt_bytes(run);
 	warm_listings(run, made.commit);
 	r = commit_settle(run, made.commit, date_s);
@@ -402,7 +403,7 @@ int commit_send(struct run *run)
 		AUTO_FREE char *title = NULL;
 		char head[41];
 
-		r = make_ops(run, &title);
+		r = commit_make_ops(run, &title);
 		if (r < 0)
 			return r;
 		if (!run->n_ops)
@@ -410,6 +411,10 @@ int commit_send(struct run *run)
 		r = check_emptying(run);
 		if (r < 0)
 			return r;
+		if (run->opens_pr) {
+			r = commit_open_pr(run, run->ask->title ? run->ask->title : title);
+			continue;
+		}
 		commit_enter(run, COMMIT_SENDING);
 		r = send_once(run, title);
 		if (r != -ESTALE)

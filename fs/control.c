@@ -164,6 +164,10 @@ static int describe_stage(struct control *c, struct rev *rev, struct publish *p,
 	ret->sent = status.sent;
 	ret->to_send = status.to_send;
 	ret->last_commit = strdup(status.last_commit);
+	if (status.pr_url[0]) {
+		free(ret->pr_url);
+		ret->pr_url = strdup(status.pr_url);
+	}
 	ret->last_error = status.last_err < 0 ? -status.last_err : status.last_err;
 	ret->last_text = strdup(status.last_text);
 	r = stage_each(rev->stage, add_change, &l);
@@ -187,6 +191,9 @@ static int describe(struct control *c, struct rev *rev, const char *top, struct 
 	{
 		LOCKED(&rev->lock);
 		ret->head = strdup(rev->commit);
+		if (rev->ref[0]) /* refs/pr/N */
+			ret->pr_url = util_printf("%s/%s/discussions/%s", c->env.endpoint, repo,
+			                          strrchr(rev->ref, '/') + 1);
 	}
 	if (p) {
 		r = describe_stage(c, rev, p, top, ret);
@@ -333,7 +340,7 @@ static int work_publish(void *arg, struct rev *rev)
 	slot->error = r < 0 ? -r : r;
 	slot->error_text = strdup(came.text);
 	slot->commit = strdup(came.commit);
-	slot->url = STEAL(came.url);
+	slot->url = came.pr_url ? STEAL(came.pr_url) : STEAL(came.url);
 	slot->left_out = came.left_out;
 	publish_answer_fini(&came);
 	return slot->error_text && slot->commit ? 0 : -ENOMEM;

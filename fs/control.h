@@ -46,6 +46,7 @@ struct control_rev {
 	char *phase;    /* idle, waiting, uploading, committing, failed */
 	int64_t next_ms; /* WAITING, FAILED: in that time it tries; -1: not by itself */
 	uint64_t sent, to_send;
+	char *pr_url;   /* the pull request that commits went to; "" none */
 	char *last_commit; /* "" none yet */
 	int64_t last_error; /* errno of the last try; 0: went well or none yet */
 	char *last_text;

@@ -74,6 +74,7 @@ static const struct field rev_fields[] = {
 	FIELD(rev, next_ms, SIGNED),
 	FIELD(rev, sent, UNSIGNED),
 	FIELD(rev, to_send, UNSIGNED),
+	FIELD(rev, pr_url, TEXT),
 	FIELD(rev, last_commit, TEXT),
 	FIELD(rev, last_error, SIGNED),
 	FIELD(rev, last_text, TEXT),

@@ -27,6 +27,7 @@ struct rev {
 	/* -- guarded by lock -- */
 	char commit[41];        /* the base of what is shown; "" until the first use */
 	int64_t date_s;
+	char ref[48];           /* refs/pr/N that is shown and written in its place (-o pr); "" else: view_ref */
 	int may_write;          /* -1 not asked yet, 0, 1 */
 	struct stage *stage;    /* NULL: nothing staged here by this mount */
 	struct stage_locals *locals; /* without a stage: what it left; NULL: none */

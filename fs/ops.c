@@ -482,6 +482,8 @@ int ops_staged(void *arg, struct rev *rev, struct stage *stage, struct publish *
 		.stage = stage,
 		.repo = rev->repo,
 		.rev = rev->name,
+		.target = rev->ref[0] ? rev->ref : NULL,
+		.discard = view_discard_path,
 		.settle = view_settle,
 		.arg = rev,
 	};

@@ -30,6 +30,7 @@ struct opts {
 	int64_t commit_interval_ms; /* instead of the quiet period; 0: none */
 	int64_t open_wait_ms;      /* how long a writer holds a quiet commit back: 60 s */
 	enum opts_on_conflict on_conflict;
+	bool pr; /* commits to main become a pull request */
 	enum opts_fsync fsync;
 	int64_t fsync_timeout_ms;  /* without progress: 120 s */
 	int64_t umount_timeout_ms; /* 30 s */

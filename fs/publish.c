@@ -150,6 +150,8 @@ static void note_result_locked(struct publish *p, int err, const struct commit_r
 
 	if (*result->commit)
 		memcpy(p->last_commit, result->commit, sizeof(p->last_commit));
+	if (result->pr_url)
+		snprintf(p->pr_url, sizeof(p->pr_url), "%s", result->pr_url);
 	if (err == 0) {
 		if (p->reason != SCHEDULE_RECOVER)
 			forget_failed_locked(p);
@@ -405,7 +407,8 @@ static int make_parts(struct publish *p)
 	};
 	struct commit_env what = {
 		.hub = e->hub, .tree = e->tree, .blocks = e->blocks, .fetch = e->fetch, .ignore = e->ignore,
-		.stage = e->stage, .repo = e->repo, .rev = e->rev, .settle = e->settle, .arg = e->arg,
+		.stage = e->stage, .repo = e->repo, .rev = e->rev, .pr = e->opts->pr && strncmp(e->rev, "refs/", 5) != 0, .target = e->target, .discard = e->discard, .settle = e->settle,
+		.arg = e->arg,
 	};
 	int r = schedule_new(&when, &p->schedule);
 
@@ -487,6 +490,7 @@ void publish_status(struct publish *p, struct publish_status *ret)
 	*ret = (struct publish_status){.last_err = p->last_err};
 	memcpy(ret->last_commit, p->last_commit, sizeof(ret->last_commit));
 	memcpy(ret->last_text, p->last_text, sizeof(ret->last_text));
+	memcpy(ret->pr_url, p->pr_url, sizeof(ret->pr_url));
 	if (p->running) {
 		ret->phase = PUBLISH_UPLOADING;
 		if (atomic_load(&p->progress.phase) >= COMMIT_NAMING)

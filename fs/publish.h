@@ -28,9 +28,12 @@ struct publish_env {
 	struct stage *stage;
 	struct repo_id repo;
 	const char *rev;
-	/* The commit is on the branch: takes the overlay down over the new head. Implemented by view; calls stage_settle under the lock
+	const char *target; /* refs/pr/N that this mount's commits go to by now (-o pr); NULL: the branch, or none yet */
+	/* Throws away what is staged at a path of the branch, for it is in a pull request now. Implemented by view. */
+	int (*discard)(void *arg, const char *path);
+	/* The commit is on the branch, or on `ref` where commits go instead: takes the overlay down over the new head. Implemented by view; calls stage_settle under the lock
 	 * of the names, moves the inodes, calls tree_adopt. */
-	int (*settle)(void *arg, const char *commit, int64_t date_s);
+	int (*settle)(void *arg, const char *ref, const char *commit, int64_t date_s);
 	void *arg;
 };
 /* Starts the thread. When the stage is not empty (a former mount left it), everything in it counts as changed just now and an
@@ -73,6 +76,7 @@ struct publish_answer {
 	int err;
 	char commit[41]; /* "" when there was nothing to publish */
 	char *url;
+	char *pr_url;    /* of the pull request that it went to; NULL: none */
 	char text[400];  /* why it failed */
 	uint64_t left_out; /* files that are open or interrupted */
 };
@@ -89,6 +93,7 @@ struct publish_status {
 	int64_t next_ms;            /* WAITING, FAILED: when it tries, as util_now_ms(); 0: not by itself */
 	uint64_t sent, to_send;     /* bytes of the commit under way */
 	char last_commit[41];
+	char pr_url[400];           /* of the pull request that commits went to; "": none */
 	int last_err;               /* of the last try; 0: went well or none yet */
 	char last_text[400];
 };

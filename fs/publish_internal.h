@@ -70,6 +70,7 @@ struct publish {
 	int failed_err;
 	int64_t failing_ms;   /* since when, 0: it works */
 	char last_commit[41];
+	char pr_url[400];
 	int last_err;
 	char last_text[400];
 };

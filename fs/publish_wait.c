@@ -93,6 +93,7 @@ static void answer_ask_locked(struct publish *p, struct waiter *w, int err,
 	if (result) {
 		memcpy(a->commit, result->commit, sizeof(a->commit));
 		a->url = result->url ? strdup(result->url) : NULL;
+		a->pr_url = result->pr_url ? strdup(result->pr_url) : NULL;
 		snprintf(a->text, sizeof(a->text), "%s", result->error.text);
 	}
 	w->asking->answered = true;
@@ -438,5 +439,6 @@ int publish_commit(struct publish *p, const struct publish_ask *ask, int64_t dea
 void publish_answer_fini(struct publish_answer *a)
 {
 	free(a->url);
+	free(a->pr_url);
 	*a = (struct publish_answer){0};
 }

@@ -702,6 +702,26 @@ int stage_set_parent(struct stage *s, const char *commit)
 	return rc;
 }
 
+int stage_note_put(struct stage *s, const char *key, const char *value)
+{
+	LOCKED(&s->lock);
+
+	journal_begin(s->journal);
+	journal_put_meta(s->journal, key, value);
+	return journal_end(s->journal);
+}
+
+int stage_note_get(struct stage *s, const char *key, char **ret)
+{
+	LOCKED(&s->lock);
+	int rc = journal_get_meta(s->journal, key, ret);
+
+	if (rc != -ENOENT)
+		return rc;
+	*ret = strdup("");
+	return *ret ? 0 : -ENOMEM;
+}
+
 static void count_row(const struct row *row, struct stage_counts *to)
 {
 	const struct node *n = row->node;

@@ -56,6 +56,11 @@ bool stage_empty(struct stage *s);
 void stage_parent(struct stage *s, char ret[41]);
 int stage_set_parent(struct stage *s, const char *commit) MUST_USE;
 
+/* A word of the journal for whoever publishes; "" when it was never put, and when it is taken away. Caller frees. */
+int stage_note_put(struct stage *s, const char *key, const char *value) MUST_USE;
+int stage_note_get(struct stage *s, const char *key, char **ret) MUST_USE;
+#define STAGE_NOTE_TARGET "target" /* the ref that its commits go to, when it is not the branch: refs/pr/N */
+
 /* -- names -- */
 
 enum stage_kind { STAGE_NONE, STAGE_WHITEOUT, STAGE_FILE, STAGE_DIR };
@@ -232,6 +237,7 @@ void stage_freeze_fini(struct stage_freeze *f);
 #define STAGE_TAKE_INTERRUPTED 1u /* interrupted files */
 #define STAGE_TAKE_FLUSHED 2u     /* files that whoever wrote last has closed, though their RELEASE did not come yet */
 #define STAGE_TAKE_APPENDED 4u    /* files that were only appended to since they were opened, up to their last whole write */
+#define STAGE_TAKE_CONFLICT 8u    /* files in conflict */
 /* Freezes every settled file that has unpublished bytes, and the `nodes` (files that an fsync waits for: in their bytes as of
  * now, whoever has them open). take: STAGE_TAKE_*. Files frozen before and not settled are in the answer
  * again. May be called again before stage_names to take more in (a joining fsync). */
@@ -257,6 +263,7 @@ struct stage_row {
 	bool conflict;          /* it, or a folder above it, is in conflict */
 	struct stage_base base; /* folders */
 	/* files */
+	bool newer;             /* it is being written, or was since what a commit takes of it */
 	bool frozen;            /* `layer` is what the commit takes, else its committed bytes (if any) */
 	uint32_t layer;
 	uint64_t size;

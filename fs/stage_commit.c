@@ -70,7 +70,8 @@ static bool is_flushed(const struct node *n)
 
 static bool may_freeze(const struct node *n, unsigned take)
 {
-	if (n->rec.kind != STAGE_FILE || !n->row || !n->top || n->busy || stage_in_conflict(n))
+	if (n->rec.kind != STAGE_FILE || !n->row || !n->top || n->busy ||
+	    (!(take & STAGE_TAKE_CONFLICT) && stage_in_conflict(n)))
 		return false;
 	if (n->rec.state == JOURNAL_INTERRUPTED && (!(take & STAGE_TAKE_INTERRUPTED) || n->writers))
 		return false;
@@ -141,7 +142,8 @@ static int add_frozen(struct stage_freeze *f, size_t *cap, const struct node *n,
 static bool takes_part(const struct node *n, unsigned take, bool *ret_top)
 {
 	*ret_top = may_freeze(n, take);
-	return *ret_top || (n->rec.kind == STAGE_FILE && n->row && !stage_in_conflict(n) &&
+	return *ret_top || (n->rec.kind == STAGE_FILE && n->row &&
+	                    ((take & STAGE_TAKE_CONFLICT) || !stage_in_conflict(n)) &&
 	                    n->rec.state != JOURNAL_INTERRUPTED && frozen_layer(n, 0));
 }
 
@@ -336,6 +338,7 @@ static int file_row(const struct node *n, struct stage_row *to)
 	const struct layer *l = frozen_layer(n, HELD_COMMIT);
 
 	to->is_blob = !n->top;
+	to->newer = n->writers || n->top != l;
 	if (l) {
 		to->frozen = true;
 		to->layer = l->rec.layer;

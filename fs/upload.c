@@ -341,7 +341,7 @@ static int judge_batch(const struct upload *u, struct upload_file **files, struc
 		pre[i].size = files[i]->size;
 		pre[i].sample_len = (size_t)got;
 	}
-	r = hub_preupload(u->hub, u->repo, u->rev, false, pre, n, ret_head, err);
+	r = hub_preupload(u->hub, u->repo, u->rev, u->create_pr, pre, n, ret_head, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < n; i++) {
@@ -437,7 +437,11 @@ int upload_send(const struct upload *u, struct upload_file **files, size_t n, st
 		};
 		atomic_fetch_add(&u->progress->to_send, todo[i]->size);
 	}
-	r = hub_lfs_upload(u->hub, u->repo, u->rev, false, lfs, m, PARALLEL, u->cancel, err);
+	r = hub_lfs_upload(u->hub, u->repo, u->rev, u->create_pr, lfs, m, PARALLEL, u->cancel, err);
+	if (r == -EACCES && u->create_pr && err->status == 403)
+		snprintf(err->text, sizeof(err->text),
+		         "the Hub takes large (LFS) files only from members who may write, also for a pull request: "
+		         "ask for write access, or leave out %.200s", todo[0]->path);
 	for (size_t i = 0; i < m; i++) {
 		todo[i]->ready = lfs[i].result == 0 && (r == 0 || lfs[i].was_there);
 		if (lfs[i].was_there)

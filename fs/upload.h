@@ -25,6 +25,7 @@ struct upload {
 	struct stage *stage;
 	const struct repo_id *repo;
 	const char *rev;
+	bool create_pr; /* what is sent is for a pull request that will be opened against rev */
 	atomic_bool *cancel;
 	struct upload_progress *progress;
 };

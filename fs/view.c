@@ -568,8 +568,11 @@ double view_entry_timeout(struct view *v, struct inode *dir)
 	if (rev->kind == TREE_TAG || rev->kind == TREE_COMMIT)
 		return FOREVER_S;
 	struct tree_head head;
-	if (tree_head_known(v->env.tree, &rev->repo, rev->name, &head) < 0)
-		return 0;
+	{
+		LOCKED(&rev->lock);
+		if (tree_head_known(v->env.tree, &rev->repo, view_ref(rev), &head) < 0)
+			return 0;
+	}
 	double age_s = (double)(util_now_ms() - head.checked_ms) / 1000.0;
 	return age_s < poll_s ? poll_s - age_s : 0;
 }

@@ -141,7 +141,9 @@ int view_path(struct view *v, struct inode *inode, char **ret) MUST_USE;
 /* -- publication and refresh -- */
 
 /* publish_env.settle: arg is the struct rev. */
-int view_settle(void *arg, const char *commit, int64_t date_s);
+int view_settle(void *arg, const char *ref, const char *commit, int64_t date_s);
+/* publish_env.discard: arg is the struct rev; the path is from the branch's root. */
+int view_discard_path(void *arg, const char *path);
 /* Throws away what is staged at the path below the revision and tells the kernel. */
 int view_discard(struct view *v, struct rev *rev, const char *path) MUST_USE;
 

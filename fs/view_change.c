@@ -631,7 +631,7 @@ static bool has_remains(struct view *v, struct rev *rev, const struct view_loc *
 	return false;
 }
 
-int view_settle(void *arg, const char *commit, int64_t date_s)
+int view_settle(void *arg, const char *ref, const char *commit, int64_t date_s)
 {
 	struct rev *rev = arg;
 	struct view *v = rev->view;
@@ -657,7 +657,9 @@ int view_settle(void *arg, const char *commit, int64_t date_s)
 		if (rev->date_s && stage_date_put(rev->stage, commit, rev->date_s) < 0)
 			log_debug("the date of what was not told about is lost at the next mount");
 		memcpy(rev->commit, commit, sizeof(rev->commit));
-		tree_adopt(v->env.tree, &rev->repo, rev->name, commit, date_s);
+		if (strcmp(ref, view_ref(rev)) != 0)
+			snprintf(rev->ref, sizeof(rev->ref), "%s", ref);
+		tree_adopt(v->env.tree, &rev->repo, ref, commit, date_s);
 	}
 	free(s.staged);
 	return r;
@@ -746,6 +748,15 @@ static void tell_kernel(struct discarding *d)
 	}
 	for (size_t at = 0; notify && at < d->deleted.len; at += strlen(d->deleted.data + at) + 1)
 		tell_deleted(d, notify, d->deleted.data + at);
+}
+
+int view_discard_path(void *arg, const char *path)
+{
+	struct rev *rev = arg;
+	size_t n = strlen(rev->sub);
+	if (n && (strncmp(path, rev->sub, n) != 0 || (path[n] && path[n] != '/')))
+		return stage_discard(rev->stage, path); /* outside of what is shown */
+	return view_discard(rev->view, rev, path + n + (n && path[n]));
 }
 
 int view_discard(struct view *v, struct rev *rev, const char *path)

@@ -58,6 +58,8 @@ struct view_ent {
 int view_find(struct view *v, struct rev *rev, const struct view_loc *dir, const char *name, struct view_ent *ret,
               struct view_need *need) MUST_USE;
 
+/* The ref that the base of a revision is the head of. rev->lock held. */
+const char *view_ref(const struct rev *rev);
 /* The revision's base is as fresh as poll asks; -EAGAIN with need. */
 int view_use(struct view *v, struct rev *rev, struct view_need *need) MUST_USE;
 /* The revision `name` of `repo`, made at its first use; its head is known. */

@@ -79,7 +79,8 @@ static int ask_access(struct view *v, const struct repo_id *repo)
 	}
 	char text[REPO_TEXT_MAX];
 	repo_text(repo, text);
-	if (may == 0)
+	bool pr = v->env.opts->pr; /* reading is enough to propose */
+	if (may == 0 && !pr)
 		log_warn("%s: the token may not write there, so it is read-only: use a token with write access", text);
 	LOCKED(&v->lock);
 	for (size_t i = 0; i < v->n_revs; i++) {
@@ -87,7 +88,7 @@ static int ask_access(struct view *v, const struct repo_id *repo)
 		if (!repo_equal(&rev->repo, repo))
 			continue;
 		LOCKED(&rev->lock);
-		rev->may_write = may;
+		rev->may_write = may || (pr && rev->kind == TREE_BRANCH);
 	}
 	return 0;
 }
@@ -125,14 +126,19 @@ int view_satisfy(struct view *v, const struct view_need *need)
 	return -EINVAL;
 }
 
+const char *view_ref(const struct rev *rev)
+{
+	return rev->ref[0] ? rev->ref : rev->name;
+}
+
 int view_use(struct view *v, struct rev *rev, struct view_need *need)
 {
 	struct tree_head head;
 	/* Under the lock, so that a head from before a commit of ours settles is not put in the place of the new one. */
 	LOCKED(&rev->lock);
-	int r = tree_head(v->env.tree, &rev->repo, rev->name, false, &head, NULL);
+	int r = tree_head(v->env.tree, &rev->repo, view_ref(rev), false, &head, NULL);
 	if (r == -EAGAIN)
-		return view_need_name(need, VIEW_NEED_HEAD, &rev->repo, rev->name);
+		return view_need_name(need, VIEW_NEED_HEAD, &rev->repo, view_ref(rev));
 	if (r < 0)
 		return r;
 	if (strcmp(rev->commit, head.commit) != 0) {
@@ -233,8 +239,15 @@ int view_open_stage(struct view *v, struct rev *rev, bool create)
 	int r = stage_open(v->env.opts->staging_dir, &ident, create, &stage);
 	if (r < 0)
 		return r;
+	char *target AUTO_FREE = NULL;
+	r = stage_note_get(stage, STAGE_NOTE_TARGET, &target);
+	if (r == 0 && *target) {
+		LOCKED(&rev->lock); /* what is staged lies over that pull request */
+		snprintf(rev->ref, sizeof(rev->ref), "%s", target);
+	}
 	struct publish *publish = NULL;
-	r = v->env.staged(v->env.arg, rev, stage, &publish);
+	if (r == 0)
+		r = v->env.staged(v->env.arg, rev, stage, &publish);
 	if (r < 0) {
 		stage_close(stage);
 		return r;

@@ -17,7 +17,7 @@ struct fixture {
 	bool (*join)(struct fixture *f);
 };
 
-static int on_settle(void *arg, const char *commit, int64_t date_s)
+static int on_settle(void *arg, const char *ref, const char *commit, int64_t date_s)
 {
 	CLEANUP(stage_settled_fini) struct stage_settled settled = {0};
 	struct fixture *f = arg;

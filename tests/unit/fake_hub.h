@@ -468,6 +468,33 @@ void hub_commit_result_fini(struct hub_commit_result *r)
 	free(r->pr_url);
 }
 
+/* Pull requests are for tests/mount: nothing here opens one. */
+int hub_pr_open(struct hub *h, const struct repo_id *id, const char *title, const char *description,
+                unsigned *ret_number, struct hub_error *err)
+{
+	fail();
+	return -EACCES;
+}
+
+int hub_pr_get(struct hub *h, const struct repo_id *id, unsigned number, struct hub_pr *ret,
+               struct hub_error *err)
+{
+	fail();
+	return -EACCES;
+}
+
+int hub_pr_publish(struct hub *h, const struct repo_id *id, unsigned number, struct hub_error *err)
+{
+	fail();
+	return -EACCES;
+}
+
+char *hub_pr_url(const struct hub *h, const struct repo_id *id, unsigned number)
+{
+	fail();
+	return NULL;
+}
+
 int hub_commits(struct hub *h, const struct repo_id *id, const char *rev, unsigned limit,
                 struct hub_commits *ret, struct hub_error *err)
 {

@@ -387,6 +387,37 @@ static void test_base64(void **state)
 	}
 }
 
+static void test_pull_requests(void **state)
+{
+	static const char merged[] = "{\"num\":3,\"status\":\"merged\",\"changes\":{\"base\":\"refs/heads/main\","
+	                             "\"mergeCommitId\":\"" SHA1 "\"}}";
+	static const char list[] = "{\"discussions\":[{\"num\":9,\"title\":\"other\",\"status\":\"draft\"},"
+	                           "{\"num\":7,\"title\":\"mine\",\"status\":\"draft\"},"
+	                           "{\"num\":8,\"title\":\"mine\",\"status\":\"open\"},"
+	                           "{\"num\":4,\"title\":\"mine\",\"status\":\"draft\"}],\"count\":4,\"start\":0}";
+	static const char *const bad[] = {
+		"[]", "{\"num\":0,\"status\":\"odd\"}", "{\"num\":\"3\",\"status\":3}",
+		"{\"num\":1.5e300,\"discussions\":{}}", "{\"discussions\":[{}]}",
+	};
+	struct hub_pr pr;
+	unsigned n = 5;
+
+	assert_int_equal(hub_json_pr(merged, strlen(merged), &pr), 0);
+	assert_int_equal(pr.status, HUB_PR_MERGED);
+	assert_string_equal(pr.merged_as, SHA1);
+	assert_int_equal(hub_json_number(merged, strlen(merged), "num", &n), 0);
+	assert_int_equal(n, 3);
+	assert_int_equal(hub_json_find_draft(list, strlen(list), "mine", &n), 0);
+	assert_int_equal(n, 7);
+	assert_int_equal(hub_json_find_draft(list, strlen(list), "nobody's", &n), 0);
+	assert_int_equal(n, 0);
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		assert_int_equal(hub_json_pr(bad[i], strlen(bad[i]), &pr), -EBADMSG);
+		assert_int_equal(hub_json_number(bad[i], strlen(bad[i]), "num", &n), -EBADMSG);
+		assert_int_equal(hub_json_find_draft(bad[i], strlen(bad[i]), "mine", &n), -EBADMSG);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -398,6 +429,7 @@ int main(void)
 		cmocka_unit_test(test_preupload),
 		cmocka_unit_test(test_lfs_batch),
 		cmocka_unit_test(test_commit_result),
+		cmocka_unit_test(test_pull_requests),
 		cmocka_unit_test(test_error),
 		cmocka_unit_test(test_caps),
 		cmocka_unit_test(test_utf8),

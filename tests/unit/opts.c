@@ -254,7 +254,6 @@ static void test_unknown(void **state)
 	bad(o, "zzzzzzzzzzzzzz", "unknown option zzzzzzzzzzzzzz", "help");
 	/* of later versions */
 	bad(o, "gitignore", "unknown option gitignore", "");
-	bad(o, "pr", "unknown option pr", "");
 	bad(o, "on_conflict=theirs", "on_conflict=theirs", "keep|pr|ours");
 	bad(o, "symlinks=local", "unknown option symlinks", "");
 	bad(o, "=x", "unknown option", "");
