@@ -139,7 +139,7 @@ static int run_make(struct call *c, struct view_need *need)
 	if (!S_ISDIR(c->mode) && !S_ISREG(c->mode))
 		return -EPERM; /* devices, sockets and pipes cannot be published */
 	int r = S_ISDIR(c->mode) ? view_mkdir(dir.view, dir.inode, c->name, c->mode, &inode, need)
-	                         : view_create(dir.view, dir.inode, c->name, c->mode, &inode, need);
+	                         : view_create(dir.view, dir.inode, c->name, c->mode, false, &inode, need);
 	if (r < 0)
 		return r;
 	if (S_ISREG(c->mode))

@@ -190,7 +190,7 @@ static int run_create(struct call *c, struct view_need *need)
 	struct fuse_entry_param e;
 	if (!dir.inode)
 		return -ESTALE;
-	int r = view_create(v, dir.inode, c->name, c->mode, &inode, need);
+	int r = view_create(v, dir.inode, c->name, c->mode, true, &inode, need);
 	if (r == 0) {
 		ops_changed(dir.inode, PUBLISH_CREATED, c->name, view_snode(inode));
 		r = handle_new(c, inode, c->fi.flags, &h);

@@ -16,9 +16,9 @@
  *     INTERRUPTED  interrupted  any     any      a killed thread flushed it, it was open when hugfs
  *                                                died, or power loss took bytes. Its next write or cut:
  *                                                OPEN, or STAGED without a writer
- *     OPEN         open, or     any     > 0      the first writer, and the first write after a flush,
- *                  closed                        put `open` on disk; a flush by the thread that wrote
- *                                                last puts `closed`, so that it counts if hugfs dies.
+ *     OPEN         open, or     any     > 0      made by an open, and the first write after that or after a
+ *                  closed                        flush, put `open` on disk; a flush by the thread that
+ *                                                wrote last puts `closed`, so that it counts if hugfs dies.
  *                                                Last close: CLEAN or STAGED
  *     CLEAN        closed       0       0        is its committed blob
  *     COMMITTING   closed       >= 1    0        the top layer is held by the commit under way or by an
@@ -442,14 +442,19 @@ static int save_closed(struct stage *s, struct node *n)
 		struct journal_layer top = n->top->rec;
 
 		top.size = n->top->size;
+		top.synced = n->top->durable;
 		journal_put_layer(s->journal, &top);
 	}
 	journal_put_node(s->journal, &next);
 	rc = journal_end(s->journal);
 	if (rc < 0)
 		return rc;
-	if (n->top && !n->top->rec.frozen)
+	if (n->top && !n->top->rec.frozen) {
 		n->top->rec.size = n->top->size;
+		n->top->rec.synced = n->top->durable;
+		s->unsynced = s->unsynced || !n->top->durable;
+	}
+	n->closed_ms = util_now_ms();
 	n->rec = next;
 	n->unsaved = false;
 	return 0;
@@ -593,19 +598,10 @@ int stage_writer_open(struct stage *s, uint64_t node)
 
 	if (!n)
 		return rc;
-	if (n->writers == 0) {
-		if (n->rec.state == JOURNAL_CLOSED) {
-			struct journal_node next = n->rec;
-
-			next.state = JOURNAL_OPEN;
-			rc = stage_node_save(s, n, &next);
-			if (rc < 0)
-				return rc;
-		}
+	if (n->writers++ == 0) {
 		n->last_pid = 0;
 		n->appended = true;
 	}
-	n->writers++;
 	return 0;
 }
 
@@ -962,6 +958,8 @@ void stage_close(struct stage *s)
 
 	if (!s)
 		return;
+	if (stage_sync_behind(s, 0) < 0)
+		log_warn("%s: a power failure may cost what was written last", s->place.dir);
 	lock_take(&s->lock);
 	for (size_t i = 0; i < s->node_buckets; i++) {
 		struct node *next;

@@ -12,8 +12,8 @@
  * name change and every closed file; after power loss what stage_sync returned 0 for.
  *
  * Any thread may call; each call is atomic under the stage's lock. Calls touch the local disk only, never the network.
- * Only stage_open, stage_sync, stage_intent_put and stage_close wait for fsync (and one of some thousand changes, which moves the
- * journal's log, without the lock). Common errors: -ENOSPC, -EIO, -ENOMEM, -ENOENT (no such node or name:
+ * Only stage_open, stage_sync, stage_sync_behind, stage_intent_put and stage_close wait for fsync (and one of some thousand
+ * changes, which moves the journal's log, and the first change of a file that was synced: both without the lock). Common errors: -ENOSPC, -EIO, -ENOMEM, -ENOENT (no such node or name:
  * node ids are never used again, so a stale one is just absent). */
 #ifndef HUGFS_STAGE_H
 #define HUGFS_STAGE_H
@@ -108,6 +108,8 @@ struct stage_blob {
 };
 int stage_borrow(struct stage *s, uint64_t parent, const char *name, const struct stage_blob *blob, uint64_t *ret) MUST_USE;
 int stage_create(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret) MUST_USE;
+/* The same for open(O_CREAT): a writer follows, and the file counts as being written from its first moment. */
+int stage_create_open(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret) MUST_USE;
 int stage_mkdir(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret) MUST_USE;
 /* Takes a name away. hide: the base holds that name, so a whiteout stays. While a commit is under way one stays anyhow. A
  * file with writers or readers lives on without a name until the last stage_unpin. rmdir: the caller saw that the
@@ -153,7 +155,7 @@ int stage_setattr(struct stage *s, uint64_t node, unsigned what, const struct st
 int stage_pin(struct stage *s, uint64_t node) MUST_USE;
 void stage_unpin(struct stage *s, uint64_t node);
 
-/* A writer: an open for writing until RELEASE (design.md 3.1). Journals "open" at the first one. */
+/* A writer: an open for writing until RELEASE (design.md 3.1). What was closed counts as closed until it is changed. */
 int stage_writer_open(struct stage *s, uint64_t node) MUST_USE;
 /* FLUSH by thread `pid`: when it is the one that wrote last (or nobody wrote since open) the file counts as closed if hugfs
  * dies now. killed: that thread is being ended by a signal: the node becomes interrupted. 1: it is who wrote last, and there
@@ -184,6 +186,9 @@ ssize_t stage_read(struct stage *s, uint64_t node, uint64_t off, void *buf, size
 
 /* Bytes of `node`, its names and all journal writes before this are on stable storage when it returns 0. Blocks on fsync. */
 int stage_sync(struct stage *s, uint64_t node) MUST_USE;
+/* The same for all files that were closed `age_ms` ago or earlier, so that a power failure puts few of them in doubt. Blocks on
+ * fsync: for a thread that nobody waits for. */
+int stage_sync_behind(struct stage *s, int age_ms) MUST_USE;
 
 /* What the user told about committed files and folders that have no node: it counts until the content changes on the Hub.
  * path: where their base has it (as stage_dir_base says). key: a file's content, or a folder's git tree (HASH_GIT_SHA1, size 0);

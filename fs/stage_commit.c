@@ -84,6 +84,7 @@ static void journal_freeze(struct stage *s, struct node *n)
 	struct journal_layer top = n->top->rec;
 
 	top.frozen = true;
+	top.synced = n->top->durable;
 	top.size = n->top->size;
 	journal_put_layer(s->journal, &top);
 	if (n->unsaved)
@@ -94,6 +95,8 @@ static void journal_freeze(struct stage *s, struct node *n)
 static void apply_freeze(struct stage *s, struct node *n)
 {
 	n->top->rec.frozen = true;
+	n->top->rec.synced = n->top->durable;
+	s->unsynced = s->unsynced || !n->top->durable;
 	n->top->rec.size = n->top->size;
 	n->unsaved = false;
 	stage_sweep(s, n, true);

@@ -42,6 +42,9 @@ struct layer {
 	/* a record could not be written: the log is written anew before anything else changes */
 	bool log_behind;
 	bool synced;              /* stage_sync promised its bytes */
+	unsigned changes;         /* of its bytes, since it was loaded or made */
+	bool durable;             /* all of them are on stable storage */
+	bool unpromised;          /* the journal took rec.synced back, which is not on stable storage yet */
 	bool lost;                /* its data file was not as the journal says */
 	bool doomed, needed;      /* marks of the call that runs: it goes; something lies over it */
 };
@@ -70,6 +73,7 @@ struct node {
 	unsigned freezers;       /* threads that wait to freeze it: new writes stay out */
 	bool busy;               /* a thread writes to its top layer without the lock */
 	bool changed;            /* since its last writer closed */
+	int64_t closed_ms;       /* when its last writer closed, as util_now_ms() */
 	/* the journal refused rec when no error could be answered: put again with the next change */
 	bool unsaved;
 	bool appended;           /* since its first writer opened, each write began at its end */
@@ -116,6 +120,10 @@ struct stage {
 	bool names_taken; /* since stage_names */
 	bool has_intent;
 	struct stage_locals *locals;
+	char boot[64];        /* the machine's boot id; "": unknown */
+	bool unsynced;        /* some closed file may not be on stable storage */
+	bool power_failed;    /* while it is loaded: since the journal was used last */
+	unsigned n_doubtful;  /* layers of which bytes may be missing */
 	struct trash *trash;
 	size_t n_trash, cap_trash, n_promised;
 };
@@ -229,6 +237,10 @@ void stage_layer_unref(struct layer *l);
 void stage_layer_unlink(struct stage *s, uint64_t node, uint32_t layer);
 /* After stage_open read its row: size, extents. Sets lost where they cannot be right. */
 int stage_layer_load(struct stage *s, struct layer *l, bool was_closed) MUST_USE;
+/* Keeps its data file (and extent log) open until stage_layer_release. */
+int stage_layer_hold(struct stage *s, struct layer *l, bool log) MUST_USE;
+void stage_layer_release(struct stage *s, struct layer *l);
+unsigned stage_layer_depth(const struct layer *l);
 /* Closes descriptors that nobody uses. */
 void stage_layer_close_idle(struct node *n);
 uint64_t stage_layer_bytes(const struct layer *l); /* of its own */

@@ -89,12 +89,12 @@ static const char *const stmt_sql[ST_COUNT] = {
 	[ST_CONFLICT_ALL] = "SELECT parent, name FROM conflict",
 	[ST_LAYER_PUT] =
 		"INSERT OR REPLACE INTO layer(node, layer, lower, lower_layer, frozen, bytes, sha256, git,"
-		" alg, oid, size, at_commit, at_path) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		" alg, oid, size, at_commit, at_path, synced) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 	[ST_LAYER_DEL] = "DELETE FROM layer WHERE node = ? AND layer = ?",
 	[ST_LAYER_DEL_ALL] = "DELETE FROM layer WHERE node = ?",
 	[ST_LAYER_ALL] =
 		"SELECT node, layer, lower, lower_layer, frozen, bytes, sha256, git,"
-		" alg, oid, size, at_commit, at_path FROM layer ORDER BY node, layer",
+		" alg, oid, size, at_commit, at_path, synced FROM layer ORDER BY node, layer",
 	[ST_INTENT_PUT] = "INSERT OR REPLACE INTO intent(one, token, parent, gen) VALUES(1, ?, ?, ?)",
 	[ST_INTENT_GET] = "SELECT token, parent, gen FROM intent WHERE one = 1",
 	[ST_INTENT_DEL] = "DELETE FROM intent",
@@ -407,10 +407,10 @@ void journal_put_layer(struct journal *j, const struct journal_layer *l)
 {
 	bool blob = l->lower == JOURNAL_OVER_BLOB;
 
-	run(j, ST_LAYER_PUT, "iiiiiiddktp", (int64_t)l->node, (int64_t)l->layer, (int64_t)l->lower,
+	run(j, ST_LAYER_PUT, "iiiiiiddktpi", (int64_t)l->node, (int64_t)l->layer, (int64_t)l->lower,
 	    (int64_t)l->lower_layer, (int64_t)l->frozen, (int64_t)l->size, l->has_digests ? &l->sha256 : NULL,
 	    l->has_digests ? &l->git : NULL, blob ? &l->blob.key : NULL, blob ? l->blob.commit : NULL,
-	    blob ? l->blob.path : NULL);
+	    blob ? l->blob.path : NULL, (int64_t)l->synced);
 }
 
 void journal_del_layer(struct journal *j, uint64_t node, uint32_t layer)
@@ -574,6 +574,7 @@ static int read_layer(sqlite3_stmt *st, struct journal_layer *l)
 	l->lower_layer = (uint32_t)sqlite3_column_int64(st, 3);
 	l->frozen = sqlite3_column_int(st, 4) != 0;
 	l->size = (uint64_t)sqlite3_column_int64(st, 5);
+	l->synced = sqlite3_column_int(st, 13) != 0;
 	l->has_digests = sqlite3_column_type(st, 6) != SQLITE_NULL;
 	rc = get_enum(st, 2, JOURNAL_OVER_LAYER, &lower);
 	if (rc == 0)

@@ -54,6 +54,7 @@ struct journal_layer {
 	uint32_t lower_layer;
 	struct journal_blob blob;
 	bool frozen;
+	bool synced;   /* all its bytes are on stable storage */
 	uint64_t size; /* when it was closed or frozen last */
 	bool has_digests;
 	struct blob_key sha256, git;

@@ -1,5 +1,5 @@
-/* stage_layer: the bytes of staged files: layers, reading, writing, fsync. Not for names, nor for what is
- * published when.
+/* stage_layer: the bytes of staged files: layers, reading, writing. Not for fsync (stage_sync.c), names, nor for
+ * what is published when.
  *
  * Any thread; the lock is that of the stage, dropped around every read, write and fsync of data. A file
  * that is written to without the lock is `busy`: its top layer belongs to that thread alone. Readers see ext
@@ -204,8 +204,8 @@ void stage_layer_close_idle(struct node *n)
 	}
 }
 
-/* Keeps its data file open until fd_put. */
-static int fd_get(struct stage *s, struct layer *l, bool log)
+/* Keeps its data file open until stage_layer_release. */
+int stage_layer_hold(struct stage *s, struct layer *l, bool log)
 {
 	int rc = 0;
 
@@ -220,7 +220,7 @@ static int fd_get(struct stage *s, struct layer *l, bool log)
 	return 0;
 }
 
-static void fd_put(struct stage *s, struct layer *l)
+void stage_layer_release(struct stage *s, struct layer *l)
 {
 	struct node *n = stage_node_find(s, l->rec.node);
 
@@ -412,11 +412,17 @@ int stage_layer_load(struct stage *s, struct layer *l, bool was_closed)
 		if (rc < 0)
 			return rc;
 	}
+	l->durable = l->rec.synced;
+	s->unsynced = s->unsynced || !l->rec.synced;
 	if (fixed && (torn || l->size != l->rec.size))
 		l->lost = true;
-	if (l->lost)
+	if (!l->lost && s->power_failed && !l->rec.synced && (l->size || l->rec.lower != JOURNAL_OVER_NONE)) {
+		l->lost = true; /* who knows which of its bytes are there */
+		s->n_doubtful++;
+	} else if (l->lost) {
 		log_warn("%s/%s is not as the journal says (%llu bytes, not %llu): kept, not published",
 		         s->place.data, name, (unsigned long long)l->size, (unsigned long long)l->rec.size);
+	}
 	if (torn || l->lower_len > l->size ||
 	    l->log_len / sizeof(struct ext_record) > 2 * l->n_ext + EXT_SPARE) {
 		layer_cut(l, l->size);
@@ -451,7 +457,7 @@ void stage_freeze_leave(struct stage *s, struct node *n)
 	stage_node_reap(s, n);
 }
 
-static unsigned depth(const struct layer *l)
+unsigned stage_layer_depth(const struct layer *l)
 {
 	unsigned n = 0;
 
@@ -518,6 +524,7 @@ static int add_layer(struct stage *s, struct node *n, struct journal_node next, 
 		l->below->refs++;
 	}
 	n->rec = next;
+	s->unsynced = true;
 	stage_layer_push(n, l);
 	*ret = l;
 	return 0;
@@ -539,14 +546,43 @@ static int thaw(struct stage *s, struct node *n, const struct journal_node *next
 	file_name(n->rec.id, thawed.layer, ".whole", name);
 	if (unlinkat(s->data_fd, name, 0) < 0 && errno != ENOENT)
 		return -errno;
-	thawed.frozen = thawed.has_digests = false;
+	thawed.frozen = thawed.has_digests = thawed.synced = false;
 	rc = save_layer(s, next, &thawed);
 	if (rc < 0)
 		return rc;
+	top->unpromised = top->rec.synced;
 	top->rec = thawed;
 	n->rec = *next;
 	n->unsaved = false;
 	return 0;
+}
+
+/* The journal takes back that all bytes of the top layer are on stable storage: durably, before one of them
+ * changes (settle_promise). */
+static int unpromise(struct stage *s, struct node *n, const struct journal_node *next)
+{
+	struct journal_layer top = n->top->rec;
+	int rc;
+
+	top.synced = false;
+	rc = save_layer(s, next, &top);
+	if (rc < 0)
+		return rc;
+	n->top->rec.synced = false;
+	n->top->unpromised = true;
+	n->rec = *next;
+	n->unsaved = false;
+	return 0;
+}
+
+/* Without the lock, by the thread that changes the layer. */
+static int settle_promise(struct stage *s, struct layer *l)
+{
+	int rc = l->unpromised ? journal_flush(s->journal) : 0;
+
+	if (rc == 0)
+		l->unpromised = false;
+	return rc;
 }
 
 /* Makes the file ready for a change: its journalled state says open, its top layer may be written to.
@@ -560,15 +596,12 @@ static int ready(struct stage *s, struct node *n, bool empty, struct layer **ret
 	if (next.state != JOURNAL_CONFLICT)
 		next.state = JOURNAL_OPEN;
 	if (top && !top->rec.frozen) {
-		if (n->rec.state != next.state || n->unsaved) {
-			rc = stage_node_save(s, n, &next);
-			if (rc < 0)
-				return rc;
-		}
 		*ret = top;
-		return 0;
+		if (top->rec.synced)
+			return unpromise(s, n, &next);
+		return n->rec.state != next.state || n->unsaved ? stage_node_save(s, n, &next) : 0;
 	}
-	if (top && !top->held && depth(top) >= STAGE_DEPTH_MAX) {
+	if (top && !top->held && stage_layer_depth(top) >= STAGE_DEPTH_MAX) {
 		rc = thaw(s, n, &next);
 		if (rc != -EMLINK) {
 			*ret = top;
@@ -597,13 +630,15 @@ static int begin_change(struct stage *s, uint64_t id, bool empty, struct node **
 	if (rc == 0)
 		rc = ext_reserve(l);
 	if (rc == 0)
-		rc = fd_get(s, l, l->rec.lower != JOURNAL_OVER_NONE);
+		rc = stage_layer_hold(s, l, l->rec.lower != JOURNAL_OVER_NONE);
 	if (rc < 0) {
 		if (n->writers == 0)
 			stage_node_closed(s, n);
 		return rc;
 	}
 	assert(!n->busy && !l->rec.frozen);
+	l->changes++;
+	l->durable = false;
 	n->busy = true;
 	n->changed = true;
 	*ret_node = n;
@@ -618,7 +653,7 @@ static void end_change(struct stage *s, struct node *n, struct layer *l, bool do
 		n->rec.mtime = stage_mtime_after(n->rec.mtime);
 	n->busy = false;
 	cond_broadcast(&s->idle);
-	fd_put(s, l);
+	stage_layer_release(s, l);
 	if (n->writers == 0)
 		stage_node_closed(s, n);
 	stage_node_reap(s, n);
@@ -645,7 +680,9 @@ int stage_write(struct stage *s, uint64_t node, uint64_t off, const void *data, 
 	}
 	/* l is ours; nobody changes its size, ext, lower_len or log but us. */
 	counts = MIN(end, l->lower_len);
-	rc = l->log_behind ? log_rewrite(s, l) : 0;
+	rc = settle_promise(s, l);
+	if (rc == 0 && l->log_behind)
+		rc = log_rewrite(s, l);
 	if (rc == 0)
 		rc = util_pwrite_all(l->fd, data, len, off);
 	if (rc == 0 && off < counts && !ext_covers(l, off, counts))
@@ -686,7 +723,9 @@ int stage_truncate(struct stage *s, uint64_t node, uint64_t size)
 			return rc;
 		n->appended = n->appended && size == 0 && n->last_pid == 0; /* O_TRUNC is part of the open */
 	}
-	rc = l->log_behind ? log_rewrite(s, l) : 0;
+	rc = settle_promise(s, l);
+	if (rc == 0 && l->log_behind)
+		rc = log_rewrite(s, l);
 	if (rc == 0 && ftruncate(l->fd, (off_t)size) < 0)
 		rc = -errno;
 	/* The cut is done. If it cannot be noted, loading sees it from the size, and nothing else changes
@@ -706,7 +745,7 @@ int stage_truncate(struct stage *s, uint64_t node, uint64_t size)
 /* -- reading -- */
 
 struct piece {
-	struct layer *layer; /* held by fd_get */
+	struct layer *layer; /* held by stage_layer_hold */
 	uint64_t off;
 	size_t len;
 };
@@ -781,7 +820,7 @@ static int collect(struct stage *s, uint64_t id, uint32_t number, uint64_t off, 
 
 		rc = locate(l, off, &part, &from, &blob);
 		if (rc == 0 && from)
-			rc = fd_get(s, from, false);
+			rc = stage_layer_hold(s, from, false);
 		if (rc < 0)
 			break;
 		if (!from) {
@@ -844,7 +883,7 @@ static ssize_t read_layer(struct stage *s, uint64_t node, uint32_t number, uint6
 		got = read_pieces(pieces, n, (char *)buf + done);
 		lock_take(&s->lock);
 		while (n > 0)
-			fd_put(s, pieces[--n].layer);
+			stage_layer_release(s, pieces[--n].layer);
 		lock_drop(&s->lock);
 		if (got < 0)
 			return done ? (ssize_t)done : got;
@@ -890,76 +929,4 @@ int stage_whole_path(struct stage *s, uint64_t node, uint32_t layer, char **ret_
 	*ret_exists = own || faccessat(s->data_fd, name, F_OK, 0) == 0;
 	*ret_path = path;
 	return 0;
-}
-
-/* -- fsync -- */
-
-/* Descriptors of our own of everything that the file's bytes lie in. */
-static int collect_fds(struct stage *s, struct node *n, int **ret, size_t *ret_n)
-{
-	AUTO_FREE int *fds = reallocarray(NULL, 2 * depth(n->top) + 1, sizeof(*fds));
-	size_t n_fds = 0;
-	int rc = fds ? 0 : -ENOMEM;
-
-	for (struct layer *l = n->top; rc == 0 && l; l = l->below) {
-		bool log = l->rec.lower != JOURNAL_OVER_NONE;
-
-		l->synced = true;
-		rc = fd_get(s, l, log);
-		if (rc < 0)
-			break;
-		for (int i = 0; rc == 0 && i <= log; i++) {
-			int fd = fcntl(i ? l->log_fd : l->fd, F_DUPFD_CLOEXEC, 3);
-
-			if (fd < 0)
-				rc = -errno;
-			else
-				fds[n_fds++] = fd;
-		}
-		fd_put(s, l);
-	}
-	if (rc < 0) {
-		while (n_fds)
-			close(fds[--n_fds]);
-		return rc;
-	}
-	*ret_n = n_fds;
-	*ret = STEAL(fds);
-	return 0;
-}
-
-int stage_sync(struct stage *s, uint64_t node)
-{
-	AUTO_FREE int *fds = NULL;
-	size_t n_fds = 0;
-	int rc = 0;
-
-	{
-		LOCKED(&s->lock);
-		struct node *n = stage_node_find(s, node);
-		struct journal_node same;
-
-		if (!n)
-			return -ENOENT;
-		if (n->top) {
-			stage_freeze_enter(s, n);
-			same = n->rec;
-			rc = stage_node_save(s, n, &same); /* its mtime of now */
-			if (rc == 0)
-				rc = collect_fds(s, n, &fds, &n_fds);
-			stage_freeze_leave(s, n);
-		}
-	}
-	for (size_t i = 0; i < n_fds; i++) {
-		if (rc == 0 && fdatasync(fds[i]) < 0)
-			rc = -errno;
-		close(fds[i]);
-	}
-	if (rc == 0 && n_fds && fsync(s->data_fd) < 0)
-		rc = -errno;
-	if (rc < 0) {
-		log_err("%s: fsync of file %llu: %s", s->place.data, (unsigned long long)node, strerror(-rc));
-		return rc;
-	}
-	return stage_housekeep(s, true);
 }

@@ -5,7 +5,7 @@
  * Runs in stage_open, alone. A journal that contradicts itself is refused with -EIO and left as it is.
  *
  * Recovery, one transaction: a file without a name goes; an unchanged file loses its row; one that was
- * open, or whose data is not as the journal says (power loss), is interrupted; FOLLOW folders that say
+ * open, or whose data is not as the journal says or in doubt (power loss), is interrupted; FOLLOW folders that say
  * nothing go. When that is on stable storage, files in the data folder that nothing refers to are removed. */
 #define LOG_MODULE "stage_load"
 
@@ -148,6 +148,25 @@ static int check_loaded(struct stage *s)
 }
 
 /* -- what is not a row -- */
+
+/* Was the machine started anew since the journal was used last? Unless that was told (an older hugfs), it was not. */
+static int load_boot(struct stage *s)
+{
+	AUTO_FREE char *then = NULL, *now = NULL;
+	size_t len;
+	int rc = journal_get_meta(s->journal, "boot", &then);
+
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	rc = util_read_file("/proc/sys/kernel/random/boot_id", sizeof(s->boot) - 1, &now, &len);
+	if (rc < 0) {
+		log_warn("/proc/sys/kernel/random/boot_id: %s: a power failure will not be noticed", strerror(-rc));
+		return 0;
+	}
+	snprintf(s->boot, sizeof(s->boot), "%.*s", (int)strcspn(now, "\n"), now);
+	s->power_failed = then && strcmp(then, s->boot) != 0;
+	return 0;
+}
 
 static int load_meta(struct stage *s)
 {
@@ -306,8 +325,13 @@ static int recover(struct stage *s)
 		}
 	}
 	prune(s, s->root, &kept);
+	if (*s->boot)
+		journal_put_meta(s->journal, "boot", s->boot);
 	rc = end_with(s, &kept);
-	if (rc == 0 && interrupted)
+	if (rc == 0 && interrupted && s->n_doubtful)
+		log_warn("%s: %u files were open for writing, or not yet on stable storage, when the machine went "
+		         "down; they are kept, not published", s->place.dir, interrupted);
+	else if (rc == 0 && interrupted)
 		log_warn("%s: %u files were open for writing when hugfs ended; they are kept, not published",
 		         s->place.dir, interrupted);
 	return rc;
@@ -358,6 +382,8 @@ int stage_load(struct stage *s)
 		.local = load_local};
 	int rc = make_root(s);
 
+	if (rc == 0)
+		rc = load_boot(s);
 	if (rc == 0)
 		rc = journal_load(s->journal, &to, s);
 	if (rc == 0) {

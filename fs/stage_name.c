@@ -359,10 +359,11 @@ int stage_borrow(struct stage *s, uint64_t parent, const char *name, const struc
 	return 0;
 }
 
-int stage_create(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret)
+static int create(struct stage *s, uint64_t parent, const char *name, mode_t mode, enum journal_state state,
+                  uint64_t *ret)
 {
 	LOCKED(&s->lock);
-	struct journal_node rec = {.kind = STAGE_FILE, .mode = mode & 07777, .last_layer = 1,
+	struct journal_node rec = {.kind = STAGE_FILE, .mode = mode & 07777, .last_layer = 1, .state = state,
 	                           .flags = JOURNAL_HAS_MODE | JOURNAL_HAS_MTIME};
 	struct node *dir, *n;
 	struct layer *first;
@@ -389,9 +390,19 @@ int stage_create(struct stage *s, uint64_t parent, const char *name, mode_t mode
 		stage_node_free(n);
 		return rc;
 	}
-	n->changed = true;
+	n->changed = s->unsynced = true;
 	*ret = n->rec.id;
 	return 0;
+}
+
+int stage_create(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret)
+{
+	return create(s, parent, name, mode, JOURNAL_CLOSED, ret);
+}
+
+int stage_create_open(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret)
+{
+	return create(s, parent, name, mode, JOURNAL_OPEN, ret);
 }
 
 int stage_mkdir(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret)

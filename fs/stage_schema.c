@@ -9,8 +9,8 @@
  *
  *     schema  since then
  *     1       the first
- *     2       local: folders too, and attributes without a content id. JOURNAL_HAS_MTIME. Extent logs have
- *             records of kind EXT_LOWER
+ *     2       local: folders too, and attributes without a content id. JOURNAL_HAS_MTIME. layer.synced, and
+ *             meta has the boot id. Extent logs have records of kind EXT_LOWER
  *     3       conflict: names that are left out of commits until the user decides */
 #define LOG_MODULE "stage_schema"
 
@@ -47,7 +47,8 @@ static const char schema_sql[] =
 	CONFLICT_TABLE
 	"CREATE TABLE layer(node INTEGER NOT NULL, layer INTEGER NOT NULL, lower INTEGER NOT NULL,"
 	" lower_layer INTEGER NOT NULL, frozen INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 BLOB,"
-	" git BLOB," BLOB_COLUMNS ", PRIMARY KEY(node, layer)) WITHOUT ROWID;"
+	" git BLOB," BLOB_COLUMNS ", synced INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(node, layer))"
+	" WITHOUT ROWID;"
 	"CREATE TABLE intent(one INTEGER PRIMARY KEY CHECK(one = 1), token TEXT NOT NULL,"
 	" parent TEXT NOT NULL, gen INTEGER NOT NULL);"
 	"CREATE TABLE intent_item(seq INTEGER PRIMARY KEY, node INTEGER NOT NULL, layer INTEGER NOT NULL,"
@@ -62,6 +63,7 @@ static const char from_1[] =
 	"INSERT INTO local SELECT path, 2, alg, oid, size, flags | 32, mode, uid, gid, mtime_s, mtime_ns"
 	" FROM local_1;"
 	"DROP TABLE local_1;"
+	"ALTER TABLE layer ADD COLUMN synced INTEGER NOT NULL DEFAULT 0;"
 	"UPDATE node SET flags = flags | 32 WHERE kind = 2 OR base = 0;";
 
 static const char from_2[] = CONFLICT_TABLE;

@@ -41,7 +41,8 @@ int view_start(struct view *v, const struct repo_source *source) MUST_USE;
 void view_free(struct view *v);
 /* Attributes of changed names are told to the kernel through it; set once the session exists. */
 void view_set_notify(struct view *v, struct notify *n);
-/* Releases stages and publishers of branches that have nothing staged any more, so that another mount may write there. */
+/* What is to be done now and then: puts what was closed on stable storage, and releases stages and publishers of branches that
+ * have nothing staged any more, so that another mount may write there. Blocks on fsync. */
 void view_reap(struct view *v);
 
 /* Every revision that this mount has touched, each with a reference that the callee does not keep. */
@@ -101,7 +102,8 @@ int view_stat(struct view *v, struct inode *inode, struct stat *st, double *time
 /* Seconds for which the kernel may keep a name of this folder. */
 double view_entry_timeout(struct view *v, struct inode *dir);
 
-int view_create(struct view *v, struct inode *dir, const char *name, mode_t mode, struct inode **ret,
+/* open: a writer follows. */
+int view_create(struct view *v, struct inode *dir, const char *name, mode_t mode, bool open, struct inode **ret,
                 struct view_need *need) MUST_USE;
 int view_mkdir(struct view *v, struct inode *dir, const char *name, mode_t mode, struct inode **ret,
                struct view_need *need) MUST_USE;

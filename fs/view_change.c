@@ -106,9 +106,13 @@ static int check_name(struct view *v, struct inode *dir, const char *name, bool 
 	return ignore_match(v->env.ignore, path, is_dir) ? 0 : hub_path_check(path);
 }
 
-static int make(struct view *v, struct inode *dir, const char *name, mode_t mode, bool is_dir, struct inode **ret,
+/* stage_create, stage_create_open or stage_mkdir. */
+typedef int (*make_fn)(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret);
+
+static int make(struct view *v, struct inode *dir, const char *name, mode_t mode, make_fn how, struct inode **ret,
                 struct view_need *need)
 {
+	bool is_dir = how == stage_mkdir;
 	int r = prepare(v, dir, need);
 	if (r == 0)
 		r = check_name(v, dir, name, is_dir);
@@ -125,24 +129,23 @@ static int make(struct view *v, struct inode *dir, const char *name, mode_t mode
 		return -EEXIST;
 	r = ensure_nodes(v, rev, &loc);
 	if (r == 0)
-		r = is_dir ? stage_mkdir(rev->stage, loc.snode, name, mode, &ent.snode)
-		           : stage_create(rev->stage, loc.snode, name, mode, &ent.snode);
+		r = how(rev->stage, loc.snode, name, mode, &ent.snode);
 	if (r < 0)
 		return r;
 	ent.kind = is_dir ? STAGE_DIR : STAGE_FILE;
 	return view_child(v, dir, &loc, name, &ent, ret);
 }
 
-int view_create(struct view *v, struct inode *dir, const char *name, mode_t mode, struct inode **ret,
+int view_create(struct view *v, struct inode *dir, const char *name, mode_t mode, bool open, struct inode **ret,
                 struct view_need *need)
 {
-	return make(v, dir, name, mode, false, ret, need);
+	return make(v, dir, name, mode, open ? stage_create_open : stage_create, ret, need);
 }
 
 int view_mkdir(struct view *v, struct inode *dir, const char *name, mode_t mode, struct inode **ret,
                struct view_need *need)
 {
-	return make(v, dir, name, mode, true, ret, need);
+	return make(v, dir, name, mode, stage_mkdir, ret, need);
 }
 
 static void detach_name(struct view *v, struct inode *dir, const char *name)

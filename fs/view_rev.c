@@ -11,6 +11,7 @@
 #include "log.h"
 #include "view_internal.h"
 
+#define SYNC_AFTER_MS 3000 /* a program that writes a file in pieces is done by then */
 #define NS_MAX 1024 /* namespaces that are remembered; then one makes room for another */
 
 void view_need_fini(struct view_need *need)
@@ -306,6 +307,13 @@ static int reap_one(void *arg, struct rev *rev)
 	struct view *v = arg;
 	struct stage *stage;
 	struct publish *publish;
+	if (view_hold(rev)) {
+		/* What fails is logged there and tried again. */
+		int r = stage_sync_behind(rev->stage, SYNC_AFTER_MS);
+		view_release(rev);
+		if (r < 0)
+			return 0;
+	}
 	LOCKED(&v->opening);
 	if (!take_idle(rev, &stage, &publish))
 		return 0;

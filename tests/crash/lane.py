@@ -54,6 +54,15 @@ class Lane:
         os.makedirs(self.state, mode=0o700)
         self.mount = harness.Mount(self.box, "mnt")
         self.box.mounts.append(self.mount)
+        self.boot_id = os.path.join(self.box.dir, "boot_id")
+        self.boots = 0
+        self.boot()
+
+    def boot(self):
+        """The machine is started."""
+        self.boots += 1
+        with open(self.boot_id, "w", encoding="ascii") as file:
+            file.write(f"{self.boots:08}-0000-4000-8000-000000000000\n")
 
     # A life of the daemon
 
@@ -61,7 +70,8 @@ class Lane:
         counts = os.path.join(self.box.dir, "counts")
         with open(counts, "wb") as file:
             file.truncate(POINTS * POINT.size)
-        env = {"LD_PRELOAD": self.library, "TORTURE_STATE": self.state, "TORTURE_COUNTS": counts}
+        env = {"LD_PRELOAD": self.library, "TORTURE_STATE": self.state, "TORTURE_COUNTS": counts,
+               "TORTURE_BOOT_ID": self.boot_id}
         if kill:
             env["TORTURE_KILL"] = f"{kill[1]} {kill[0]}"
         if self.power:
@@ -236,6 +246,7 @@ class Lane:
         disk = replay.Disk(self.before, self.inodes, self.log)
         shutil.rmtree(self.state)
         disk.write(self.state, self.dice)
+        self.boot()
 
     # Promises
 

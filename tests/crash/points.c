@@ -8,6 +8,7 @@
  *   TORTURE_COUNTS  a file of struct point that is mapped and shared with whoever looks at it
  *   TORTURE_KILL    "N NAME": kill before the N-th call of that name; unset: never
  *   TORTURE_LOG     where changes are written down; unset: nowhere
+ *   TORTURE_BOOT_ID the file that stands for /proc/sys/kernel/random/boot_id; unset: that itself
  *
  * Any thread enters. With a log, changes are serialised by `log_lock`, so that the log has them in their real order; a sync is
  * two records, for only what was written before its begin is safe at its end. */
@@ -369,9 +370,12 @@ static int seen_open(int dir, const char *name, int flags, mode_t mode)
 {
 	char path[PATH_MAX] = "";
 	const char *p = (flags & O_CREAT) && active() ? path_at(dir, name, path) : NULL;
+	const char *boot_id = getenv("TORTURE_BOOT_ID");
 	struct stat st;
 	bool fresh;
 
+	if (boot_id && name && !strcmp(name, "/proc/sys/kernel/random/boot_id"))
+		name = boot_id;
 	if (!p)
 		return REAL(openat64)(dir, name, flags, mode);
 	fresh = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0;

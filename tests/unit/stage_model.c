@@ -535,10 +535,8 @@ static void open_file(struct file *f)
 	f->node = need_file(f->path);
 	assert_int_equal(stage_pin(stage, f->node), 0);
 	assert_int_equal(stage_writer_open(stage, f->node), 0);
-	if (f->opens++ == 0) {
+	if (f->opens++ == 0)
 		f->last_pid = 0;
-		f->disk_open = true;
-	}
 }
 
 static void step_create(void)
@@ -550,10 +548,14 @@ static void step_create(void)
 	if (!free_name(path))
 		return;
 	split(path, dir, name);
-	assert_int_equal(stage_create(stage, need_dir(dir), name, 0644, &node), 0);
 	f = new_file(path);
-	if (rnd(4))
+	if (rnd(4)) {
+		assert_int_equal(stage_create_open(stage, need_dir(dir), name, 0644, &node), 0);
 		open_file(f);
+		f->disk_open = true;
+	} else {
+		assert_int_equal(stage_create(stage, need_dir(dir), name, 0644, &node), 0);
+	}
 }
 
 static void step_write(void)
