@@ -105,7 +105,7 @@ def test_an_expired_url_is_resolved_again(mount, box, hub):
 
 
 def test_an_old_signature_is_not_used_for_long(mount, box, hub):
-    hub.config(signature_lifetime_s=900, signature_age_s=899)
+    hub.config(signature_lifetime_s=900, signature_age_s=860)
     content = noise(6 * MIB)
     m = mount(box.repo({"w.bin": content}).uri)
     seq = hub.last_seq()
