@@ -10,9 +10,10 @@ def test_commit_scheduler(hub, repo, tmp_path):
     """One commit for what was written since the last, none when nothing was."""
     log = tmp_path / "log.txt"
     log.write_text("first\n")
+    since = hub.last_seq()
     scheduler = Counted(CommitScheduler(repo_id=repo, folder_path=tmp_path, every=1000, path_in_repo="logs",
                                         allow_patterns=["*.txt", "*.bin"]), "CommitScheduler")
-    scheduler.trigger().result()
+    hub.wait_for(lambda seen: any("/commit/" in item["path"] and item["end"] for item in seen), since=since)
     assert hub.content(repo, "logs/log.txt") == b"first\n"
     since = hub.last_seq()
     scheduler.trigger().result()

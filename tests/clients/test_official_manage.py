@@ -157,6 +157,19 @@ def test_copy_of_a_regular_file_to_another_repo(hub, api, filled, new_id):
     assert hub.content(new_id, "config.json", type="dataset") == files["config.json"]
 
 
+def test_copy_of_lfs_files_to_another_repo(hub, api, filled, new_id):
+    """No bytes move; the client does it for files in Xet storage only."""
+    repo, files = filled
+    hub.create_repo(new_id, "dataset")
+    with pytest.raises(ValueError, match="file has no xet hash"):
+        api.copy_files(f"hf://{repo}/model.safetensors", f"hf://datasets/{new_id}/copied/w.safetensors")
+    hub.config(xet_hash="listed")
+    since = hub.last_seq()
+    api.copy_files(f"hf://{repo}/model.safetensors", f"hf://datasets/{new_id}/copied/w.safetensors")
+    assert hub.content(new_id, "copied/w.safetensors", type="dataset") == files["model.safetensors"]
+    assert hub.requests(since, origin="data") == []
+
+
 # LFS objects
 
 def test_lfs_files_are_listed_and_deleted(hub, api, repo):

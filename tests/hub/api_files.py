@@ -1,5 +1,6 @@
 """Reading: tree, paths-info, treesize, resolve, resolve-cache and raw."""
 
+import hashlib
 import posixpath
 import urllib.parse
 
@@ -32,6 +33,8 @@ def describe_entry(repo, path, entry):
     if blob.lfs:
         item["size"] = blob.lfs.size
         item["lfs"] = {"oid": blob.lfs.oid, "size": blob.lfs.size, "pointerSize": blob.size}
+        if repo.store.config.xet_hash == "listed":
+            item["xetHash"] = hashlib.sha256(f"xet {blob.lfs.oid}".encode()).hexdigest()
     return item
 
 

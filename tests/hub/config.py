@@ -12,6 +12,7 @@ MIB = 1 << 20
 CHOICES = {  # settings that are one of a few words
     "gzip": ("off", "chunked", "length"),
     "signature_style": ("s3", "cloudfront"),
+    "xet_hash": ("off", "listed"),
 }
 FRACTIONS = {"rate_window_s", "action_window_s"}
 
@@ -60,6 +61,7 @@ class Config:
     page_size: int | None = None  # if set: entries in a page of any listing, default and maximum
     new_ref_delay_ms: int = 0  # how long a new branch or tag is not seen
     gzip: str = "off"  # text to clients that allow gzip (gzip_trap.py)
+    xet_hash: str = "off"  # of LFS files: listed as of those in Xet storage, which is not emulated, or off
 
     def __post_init__(self):
         for name, switch in switches.SWITCHES.items():

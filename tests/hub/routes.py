@@ -38,14 +38,23 @@ def route(method, pattern):
     return register
 
 
-def find_route(method, path):
-    """(handler, arguments) or None. HEAD is answered by the handler of GET."""
+def match_route(method, path):
+    """(row of ROUTES, match of its pattern) or None. HEAD is answered by the handler of GET."""
     method = "GET" if method == "HEAD" else method
-    for wanted, _, regex, handler in ROUTES:
-        match = regex.match(path) if wanted == method else None
+    for row in ROUTES:
+        match = row[2].match(path) if row[0] == method else None
         if match:
-            return handler, {name: urllib.parse.unquote(value) for name, value in match.groupdict().items()}
+            return row, match
     return None
+
+
+def find_route(method, path):
+    """(handler, arguments) or None."""
+    found = match_route(method, path)
+    if found is None:
+        return None
+    row, match = found
+    return row[3], {name: urllib.parse.unquote(value) for name, value in match.groupdict().items()}
 
 
 def encode_cursor(value):
