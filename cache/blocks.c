@@ -18,7 +18,8 @@
  * last reference.
  *
  * Locks between daemons, byte ranges of an open file description on the data file, far behind any data: USE
- * shared while a blob is open or idle here, exclusive to evict it; INIT while the map is being made; CLAIM
+ * shared while a blob is open or idle here, exclusive to evict all of it; UNIT + unit while blocks of it are read or stored, and
+ * some seconds longer, exclusive to evict it (blocks_pin.c); INIT while the map is being made; CLAIM
  * + block while a block is being filled. */
 #define LOG_MODULE "blocks"
 #include "blocks_int.h"
@@ -154,6 +155,7 @@ static struct blob *enter(struct blocks *b, const struct blob_key *key, bool *re
 	if (!made)
 		return NULL;
 	*made = (struct blob){.b = b, .key = *key, .fd = -1, .refs = 1, .in_table = true};
+	lock_init(&made->hold_lock, LOCK_BLOCKS);
 	made->state = BLOB_LOADING;
 	atomic_init(&made->mismatches, blocks_wrong_times_locked(b, key));
 	made->hash_next = *bucket_of(b, key);
@@ -252,16 +254,11 @@ uint64_t blocks_first_missing(struct blob *blob, uint64_t from, uint64_t end)
 	return end;
 }
 
-ssize_t blocks_read(struct blob *blob, uint64_t off, void *buf, size_t len)
+/* Blocks [first, last] are pinned. */
+static ssize_t read_pinned(struct blob *blob, uint64_t first, uint64_t last, uint64_t off, void *buf, size_t len)
 {
-	uint64_t first, last;
 	ssize_t got;
 
-	if (len == 0 || off >= blob->key.size)
-		return 0;
-	len = (size_t)MIN(len, blob->key.size - off);
-	first = off / BLOCKS_SIZE;
-	last = (off + len - 1) / BLOCKS_SIZE;
 	for (uint64_t k = first; k <= last; k++) {
 		if (!bit_get(blob->present, k))
 			return -EAGAIN;
@@ -275,6 +272,24 @@ ssize_t blocks_read(struct blob *blob, uint64_t off, void *buf, size_t len)
 	for (uint64_t k = first; k <= last; k++)
 		blocks_drop(blob, k, got < 0 ? strerror((int)-got) : "was cut off");
 	return -EAGAIN;
+}
+
+ssize_t blocks_read(struct blob *blob, uint64_t off, void *buf, size_t len)
+{
+	uint64_t first, last;
+	ssize_t got;
+
+	if (len == 0 || off >= blob->key.size)
+		return 0;
+	len = (size_t)MIN(len, blob->key.size - off);
+	first = off / BLOCKS_SIZE;
+	last = (off + len - 1) / BLOCKS_SIZE;
+	/* Most that is not there is known without a pin. */
+	if (blocks_first_missing(blob, first, last + 1) <= last || blocks_pin(blob, first, last) < 0)
+		return -EAGAIN;
+	got = read_pinned(blob, first, last, off, buf, len);
+	blocks_unpin(blob, first, last);
+	return got;
 }
 
 bool blocks_complete(struct blob *blob)
@@ -301,6 +316,7 @@ static int write_block(struct blob *blob, uint64_t block, const void *data, size
 static void block_written(struct blob *blob, uint64_t block, uint32_t crc)
 {
 	atomic_store(&blob->crc[block], crc);
+	atomic_store(&blob->unit_used[block / UNIT_BLK], blocks_tick());
 	bit_set(blob->checked, block);
 }
 
@@ -348,6 +364,20 @@ static int store_one_block(struct blob *blob, const void *data, size_t len)
 	return 0;
 }
 
+/* Pinned, for what is evicted meanwhile becomes a hole. */
+static int store_pinned(struct blob *blob, uint64_t block, const void *data, size_t len)
+{
+	int r = write_block(blob, block, data, len);
+
+	if (r < 0)
+		return r;
+	block_written(blob, block, hash_crc32c(0, data, len));
+	r = blocks_hash_last(blob, block, data);
+	if (r == 0)
+		block_arrived(blob, block);
+	return r;
+}
+
 int blocks_store(struct blob *blob, uint64_t block, const void *data, size_t len)
 {
 	int r;
@@ -363,14 +393,13 @@ int blocks_store(struct blob *blob, uint64_t block, const void *data, size_t len
 		return -EIO;
 	r = blocks_make_room(blob->b, len);
 	if (r == 0)
-		r = write_block(blob, block, data, len);
+		r = blocks_pin(blob, block, block);
 	if (r < 0)
 		return r;
-	block_written(blob, block, hash_crc32c(0, data, len));
-	r = blocks_hash_last(blob, block, data);
+	r = store_pinned(blob, block, data, len);
+	blocks_unpin(blob, block, block);
 	if (r < 0)
 		return r;
-	block_arrived(blob, block);
 	blocks_hash_stored(blob, block);
 	blocks_mark_dirty(blob);
 	return 0;
@@ -455,7 +484,7 @@ static int adopt_copy(struct blob *blob, int fd)
 	return r;
 }
 
-/* The file was linked into its place: reads it once, for the checksums. */
+/* The file was linked into its place: reads it once, for the checksums. All of it is pinned. */
 static int adopt_in_place(struct blob *blob)
 {
 	AUTO_FREE uint8_t *buf = malloc(BLOCKS_SIZE);
@@ -516,7 +545,11 @@ int blocks_adopt(struct blocks *b, const struct blob_key *key, const char *path)
 		linked = key->size > 0 && adopt_link(entering, path) == 0;
 		r = blocks_open_blob(entering);
 		if (r == 0 && linked)
+			r = blocks_pin(entering, 0, entering->n_blocks - 1);
+		if (r == 0 && linked) {
 			r = adopt_in_place(entering);
+			blocks_unpin(entering, 0, entering->n_blocks - 1);
+		}
 		entered(entering, r);
 		if (r < 0)
 			return r;

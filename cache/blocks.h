@@ -7,6 +7,9 @@
  * one that fills a block holds a byte-range lock of an open file description on the object's file (freed by
  * the kernel on kill -9).
  *
+ * Above the size limit or below the floor of free space the least recently used goes, small and closed blobs as a whole, of
+ * others the units of 8 blocks that were read longest ago; never what somebody reads, fills or was lent.
+ *
  * A full, read-only or sick disk never fails a read: blocks_store answers -ENOSPC/-EIO/-EROFS and the
  * fetcher serves the bytes from memory. Any thread. Calls block on the disk only. */
 #ifndef HUGFS_BLOCKS_H
@@ -67,9 +70,10 @@ int blocks_adopt(struct blocks *b, const struct blob_key *key, const char *path)
 /* Complete and verified right now? */
 bool blocks_complete(struct blob *blob);
 /* The descriptor of the data file of a complete, verified blob, for somebody who reads it without asking us:
- * no block of it goes as long as the caller has the blob. It stays ours. -EAGAIN: it is not complete, not verified, or was
- * touched since (then it is checked again, in the background). */
+ * no block of it goes until blocks_lend_end. It stays ours. -EAGAIN: it is not complete, not verified, or was touched
+ * since (then it is checked again, in the background). */
 int blocks_lend(struct blob *blob, int *ret_fd) MUST_USE;
+void blocks_lend_end(struct blob *blob);
 
 struct blocks_stats {
 	uint64_t bytes, max_bytes, objects;

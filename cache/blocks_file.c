@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAP_MAGIC "hugfsmp2"
+#define MAP_MAGIC "hugfsmp3"
 #define OPEN_TRIES 8 /* evicted between our looking it up and our opening it, so many times */
 
 /* -- locks between daemons -- */
@@ -99,6 +99,7 @@ static void map_set(struct blob *blob, void *map, size_t len, bool shared)
 	blob->map_shared = shared;
 	blob->present = (void *)((char *)map + sizeof(struct map));
 	blob->crc = (void *)(blob->present + blob->n_segs);
+	blob->unit_used = blob->crc + blob->n_blocks;
 }
 
 static void map_fill(struct blob *blob, const struct index_known *known)
@@ -114,6 +115,8 @@ static void map_fill(struct blob *blob, const struct index_known *known)
 			atomic_store(&blob->crc[seg->seg * 64 + k], seg->crc[k]);
 		atomic_store(&blob->present[seg->seg], seg->present & seg_mask(blob, seg->seg));
 	}
+	for (uint64_t u = 0; u < blob->n_units; u++)
+		atomic_store(&blob->unit_used[u], (uint32_t)MIN(blocks_tick_of(known->used_s), UINT32_MAX));
 	all = all_present(blob);
 	blob->map->stamp = known->stamp;
 	atomic_store(&blob->map->verified, known->verified && all);
@@ -122,7 +125,7 @@ static void map_fill(struct blob *blob, const struct index_known *known)
 /* A map of this process alone. */
 static int map_private(struct blob *blob, const struct index_known *known)
 {
-	size_t len = sizeof(struct map) + blob->n_segs * 8 + blob->n_blocks * 4;
+	size_t len = map_bytes(blob);
 	void *map = calloc(1, len);
 
 	if (!map)
@@ -169,7 +172,7 @@ static int map_shared_init(struct blob *blob, int fd, size_t len, const struct i
 
 static int map_shared(struct blob *blob, const struct index_known *known)
 {
-	size_t len = sizeof(struct map) + blob->n_segs * 8 + blob->n_blocks * 4;
+	size_t len = map_bytes(blob);
 	AUTO_FREE char *path = map_path(blob->path);
 	AUTO_CLOSE int fd = -1;
 	int r;
@@ -228,6 +231,21 @@ static void find_unnoted(struct blob *blob, const struct index_known *known)
 	}
 }
 
+/* Without the shared map we would not see that another daemon evicts parts of it: it may not, and what the index says is read
+ * when that is sure. */
+static int open_unshared(struct blob *blob, struct index_known *known)
+{
+	int r = 0;
+
+	if (!is_one_block(blob)) {
+		r = blocks_range_lock(blob->fd, F_OFD_SETLKW, F_RDLCK, UNIT_AT, (off_t)blob->n_units);
+		index_known_fini(known);
+		if (r == 0)
+			r = index_load(blob->b->ix, &blob->key, known);
+	}
+	return r < 0 ? r : map_private(blob, known);
+}
+
 static int blob_open_files(struct blob *blob)
 {
 	struct blocks *b = blob->b;
@@ -273,12 +291,17 @@ static int blob_open_files(struct blob *blob)
 	r = -EOPNOTSUPP;
 	if (!is_one_block(blob) && !blob->read_only && b->have_boot)
 		r = map_shared(blob, &known);
-	if (r == 0)
+	if (r == 0) {
 		find_unnoted(blob, &known);
-	else
-		r = map_private(blob, &known);
+		blob->units = calloc(blob->n_units, sizeof(*blob->units));
+		r = blob->units ? 0 : -ENOMEM;
+	} else {
+		r = open_unshared(blob, &known);
+	}
 	if (r == 0 && is_one_block(blob))
 		blocks_find_one_block(blob);
+	else if (r == 0 && !blocks_check_verified(blob))
+		log_debug("%s is not verified", blob->path);
 	index_known_fini(&known);
 	return r;
 }
@@ -291,6 +314,7 @@ int blocks_open_blob(struct blob *blob)
 
 	blob->n_blocks = (blob->key.size + BLOCKS_SIZE - 1) / BLOCKS_SIZE;
 	blob->n_segs = (blob->n_blocks + 63) / 64;
+	blob->n_units = (blob->n_blocks + UNIT_BLK - 1) / UNIT_BLK;
 	blob->checked = calloc(2 * blob->n_segs + 1, sizeof(*blob->checked));
 	if (!blob->checked)
 		return -ENOMEM;
@@ -309,6 +333,8 @@ void blocks_free_blob(struct blob *blob)
 {
 	if (!blob)
 		return;
+	if (atomic_load(&blob->holding))
+		atomic_fetch_sub(&blob->b->n_holding, 1);
 	if (blob->map && blob->map_shared)
 		munmap(blob->map, blob->map_len);
 	else
@@ -316,6 +342,8 @@ void blocks_free_blob(struct blob *blob)
 	hash_free(blob->hash);
 	util_closep(&blob->fd);
 	free(blob->checked);
+	free(blob->units);
+	lock_fini(&blob->hold_lock);
 	free(blob->path);
 	free(blob);
 }

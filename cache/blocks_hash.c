@@ -90,15 +90,16 @@ static void drop_all(struct blob *blob)
 	log_warn("%s: the bytes that arrived do not have this hash: all %llu are dropped", hex,
 	         (unsigned long long)blob->key.size);
 	atomic_store(&blob->map->verified, 0);
+	atomic_fetch_add(&blob->map->drops, 1);
 	blocks_count_wrong(blob);
 	for (uint64_t s = 0; s < blob->n_segs; s++) {
-		uint64_t had;
+		struct index_seg gone = {.seg = s};
 		int r;
 
 		atomic_store(&blob->checked[s], 0);
 		blocks_forget_fresh(blob, s, ~(uint64_t)0);
-		had = atomic_exchange(&blob->present[s], 0);
-		r = had ? index_drop(blob->b->ix, &blob->key, s, ~(uint64_t)0) : 0;
+		gone.present = atomic_exchange(&blob->present[s], 0);
+		r = gone.present ? index_drop(blob->b->ix, &blob->key, &gone, 1) : 0;
 		if (r < 0)
 			log_debug("%s: dropping blocks: %s", blob->path, strerror(-r));
 	}
@@ -115,6 +116,8 @@ static int hash_finish(struct blob *blob)
 	atomic_store(&blob->hashed_blk, 0);
 	if (r < 0)
 		return r;
+	if (blob->hash_drops != atomic_load(&blob->map->drops))
+		return 1;
 	if (!hash_key_equal(&got, &blob->key)) {
 		drop_all(blob);
 		return -EBADMSG;
@@ -122,34 +125,51 @@ static int hash_finish(struct blob *blob)
 	return blocks_set_verified(blob);
 }
 
-/* Adds the block that comes next, from `data` or from the disk (through `buf`, of one block). 1: there may be
- * more; 0: nothing more to do now; -EBADMSG: the whole is wrong and was dropped; or -errno. */
-static int hash_next(struct blob *blob, const void *data, uint8_t *buf)
+/* Reads the block that comes next, pinned, for what is evicted meanwhile becomes a hole. -EAGAIN: it is not there. */
+static int read_next(struct blob *blob, uint64_t at, uint8_t *buf)
 {
-	uint64_t at = atomic_load(&blob->hashed_blk);
-	size_t len;
+	size_t len = (size_t)block_len(blob, at);
+	int r = blocks_pin(blob, at, at);
+
+	if (r < 0)
+		return r;
+	if (!bit_get(blob->checked, at) && (!bit_get(blob->present, at) || blocks_check(blob, at) < 0)) {
+		r = -EAGAIN;
+	} else if (util_pread_all(blob->fd, buf, len, at * BLOCKS_SIZE) != (ssize_t)len) {
+		blocks_drop(blob, at, "cannot be read");
+		r = -EAGAIN;
+	}
+	blocks_unpin(blob, at, at);
+	return r;
+}
+
+/* Adds the block that comes next, from `data` if that is `block`, else from the disk (through `buf`, of one block). 1: there
+ * may be more; 0: nothing more to do now; -EBADMSG: the whole is wrong and was dropped; or -errno. */
+static int hash_next(struct blob *blob, uint64_t block, const void *data, uint8_t *buf)
+{
+	bool given;
+	uint64_t at;
 	int r;
 
 	if (atomic_load(&blob->map->verified))
 		return 0;
+	/* A block that went and came again may have other bytes than those that were hashed. */
+	if (blob->hash && blob->hash_drops != atomic_load(&blob->map->drops))
+		hash_free(STEAL(blob->hash));
 	if (!blob->hash) {
+		atomic_store(&blob->hashed_blk, 0);
+		blob->hash_drops = atomic_load(&blob->map->drops);
 		blob->hash = hash_new(blob->key.alg, blob->key.size);
 		if (!blob->hash)
 			return -ENOMEM;
 	}
-	len = (size_t)block_len(blob, at);
-	if (!data) {
-		if (!bit_get(blob->checked, at) &&
-		    (!bit_get(blob->present, at) || blocks_check(blob, at) < 0))
-			return 0;
-		if (util_pread_all(blob->fd, buf, len, at * BLOCKS_SIZE) != (ssize_t)len) {
-			blocks_drop(blob, at, "cannot be read");
-			return 0;
-		}
-	}
-	r = hash_add(blob->hash, data ? data : buf, len);
+	at = atomic_load(&blob->hashed_blk);
+	given = data && at == block;
+	r = given ? 0 : read_next(blob, at, buf);
+	if (r == 0)
+		r = hash_add(blob->hash, given ? data : buf, (size_t)block_len(blob, at));
 	if (r < 0)
-		return r;
+		return r == -EAGAIN ? 0 : r;
 	if (at + 1 == blob->n_blocks)
 		return hash_finish(blob);
 	/* Whoever stores block `at` + 1 looks at this after it is there; we look the other way round. */
@@ -205,8 +225,9 @@ int blocks_hash_last(struct blob *blob, uint64_t block, const void *data)
 	turn_take(blob, true);
 	if (!bit_get(blob->checked, block))
 		r = -EBADMSG; /* whoever had the turn before found it wrong */
-	while (r > 0)
-		r = hash_next(blob, atomic_load(&blob->hashed_blk) == block ? data : NULL, buf);
+	/* It may begin anew, because a block was dropped: then the thread goes on. */
+	while (r > 0 && blob->n_blocks - atomic_load(&blob->hashed_blk) <= HOLD_BLK)
+		r = hash_next(blob, block, data, buf);
 	turn_end(blob);
 	return r == -EBADMSG ? r : 0;
 }
@@ -250,7 +271,7 @@ static bool hash_some(struct blob *blob, uint8_t *buf)
 		/* Block by block: whoever stores the last one must not wait for long. */
 		if (!turn_take(blob, false))
 			return true;
-		r = hash_next(blob, NULL, buf);
+		r = hash_next(blob, 0, NULL, buf);
 		turn_end(blob);
 	}
 	return r > 0;

@@ -1,6 +1,7 @@
 /* blocks_int: what the files of the block store share with each other, and with nobody else. blocks.c: the
  * table of blobs, reading, filling; blocks_proof.c: checksums and what they are good for; blocks_hash.c: the hash of
- * the whole; blocks_file.c: a blob's files and the locks on them; blocks_room.c: the writer thread, the index behind,
+ * the whole; blocks_file.c: a blob's files and the locks on them; blocks_pin.c: what must
+ * stay, and parts that go; blocks_room.c: the writer thread, the index behind,
  * room. The states and locks are told at the head of
  * blocks.c. */
 #ifndef HUGFS_BLOCKS_INT_H
@@ -18,6 +19,15 @@
 #define CLAIM_AT ((off_t)1 << 61)
 #define USE_AT ((off_t)1 << 62)
 #define INIT_AT (USE_AT + 1)
+#define UNIT_AT (USE_AT + ((off_t)1 << 40))
+
+#define UNIT_BLK 8 /* blocks that are pinned and evicted together, and share one last use: a divisor of 64 */
+/* In blob.units: how often it is pinned here, and */
+#define UNIT_HELD ((uint32_t)1 << 31)    /* this process has the lock on it */
+#define UNIT_TOUCHED ((uint32_t)1 << 30) /* it was pinned since the writer thread looked last */
+
+/* Uses of units are told in ticks since the machine started: a map is of one boot. */
+#define TICK_MS 16
 
 #define BUCKETS 4096
 #define SPACE_EVERY ((uint64_t)64 << 20) /* bytes written between looks at the free space */
@@ -28,8 +38,9 @@ struct map {
 	uint64_t gen, n_blocks;
 	struct index_stamp stamp; /* of the data file, if verified */
 	_Atomic uint32_t verified;
-	uint32_t unused[15];
-	/* then: present bits, one word per segment; then one checksum per block */
+	_Atomic uint32_t drops; /* counts what ceased to be present */
+	uint32_t unused[14];
+	/* then: present bits, one word per segment; one checksum per block; the last use of each unit, in ticks */
 };
 _Static_assert(sizeof(struct map) == 128, "part of a file format");
 
@@ -38,7 +49,7 @@ enum blob_state { BLOB_LOADING, BLOB_OPEN };
 struct blob {
 	struct blocks *b;
 	struct blob_key key;
-	uint64_t n_blocks, n_segs, gen;
+	uint64_t n_blocks, n_segs, n_units, gen;
 	char *path;
 	int fd;              /* -1: no disk */
 	bool read_only;
@@ -47,14 +58,19 @@ struct blob {
 	bool map_shared;
 	_Atomic uint64_t *present;
 	_Atomic uint32_t *crc;
+	_Atomic uint32_t *unit_used;
 	_Atomic uint64_t *checked; /* one allocation with fresh */
 	_Atomic uint64_t *fresh;   /* present, not yet noted */
+	_Atomic uint32_t *units;   /* NULL: nothing of it is evicted while it is open here */
+	struct lock hold_lock;     /* while the lock of a unit is taken or given back */
+	atomic_bool holding;       /* it may hold locks of units */
 	atomic_bool sick;          /* its file failed: nothing more is stored */
 	atomic_uint mismatches;    /* how often all of it was dropped for a wrong hash */
 	atomic_int_fast64_t used_s;
 
 	struct hash *hash;               /* of whoever has the turn (`hashing`) */
 	atomic_uint_fast64_t hashed_blk; /* blocks before it are in `hash`; changed by the same */
+	uint32_t hash_drops;             /* map->drops when `hash` began */
 
 	/* -- guarded by blocks.lock -- */
 	enum blob_state state;
@@ -77,6 +93,7 @@ struct blocks {
 	atomic_uint_fast64_t indexed, objects; /* what the index said last */
 	atomic_uint_fast64_t behind;           /* stored and not yet noted */
 	atomic_uint_fast64_t since_space;
+	atomic_uint n_holding; /* blobs with `holding` set */
 	atomic_bool no_space;
 	atomic_int_fast64_t full_until_ms; /* nothing could be evicted: not tried again before */
 
@@ -148,6 +165,17 @@ static inline bool is_one_block(const struct blob *blob)
 	return blob->n_blocks == 1;
 }
 
+static inline size_t map_bytes(const struct blob *blob)
+{
+	return sizeof(struct map) + blob->n_segs * 8 + (blob->n_blocks + blob->n_units) * 4;
+}
+
+/* Bits of a segment's word that belong to `unit`. */
+static inline uint64_t unit_mask(uint64_t unit)
+{
+	return (((uint64_t)1 << UNIT_BLK) - 1) << unit * UNIT_BLK % 64;
+}
+
 /* -- blocks.c -- */
 
 struct blob *blocks_find_locked(struct blocks *b, const struct blob_key *key);
@@ -202,6 +230,23 @@ int blocks_unlink_files(const char *path) MUST_USE;
 void blocks_find_one_block(struct blob *blob);
 /* Removes data files that an empty index does not know: older than it, and nobody has them open. */
 void blocks_sweep(struct blocks *b);
+
+/* -- blocks_pin.c -- */
+
+/* Now, and a time of the index, in ticks. */
+uint32_t blocks_tick(void);
+int64_t blocks_tick_of(int64_t unix_s);
+/* No block of [first, last] goes until blocks_unpin, in whatever daemon. What is present after it is present until then. */
+int blocks_pin(struct blob *blob, uint64_t first, uint64_t last) MUST_USE;
+void blocks_unpin(struct blob *blob, uint64_t first, uint64_t last);
+/* Gives back the locks of units that nobody has pinned (and, if not `all`, nobody touched since the last call). 0: none
+ * is held any more. */
+unsigned blocks_let_go(struct blob *blob, bool all);
+/* Evicts about `want` bytes of an open or large blob, the units that were used longest ago (before `before`, in ticks)
+ * first: the bytes that went. Those that are pinned anywhere or being filled stay. */
+uint64_t blocks_evict_units(struct blob *blob, uint64_t want, int64_t before);
+/* When the first unit that would go was used, in ticks; INT64_MAX: nothing of it can go. */
+int64_t blocks_oldest_use(struct blob *blob);
 
 /* -- blocks_room.c -- */
 

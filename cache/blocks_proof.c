@@ -22,15 +22,17 @@ void blocks_forget_fresh(struct blob *blob, uint64_t seg, uint64_t bits)
 
 void blocks_drop(struct blob *blob, uint64_t block, const char *why)
 {
+	const struct index_seg gone = {.seg = block / 64, .present = (uint64_t)1 << block % 64};
 	int r;
 
 	bit_clear(blob->checked, block);
-	blocks_forget_fresh(blob, block / 64, (uint64_t)1 << block % 64);
+	blocks_forget_fresh(blob, gone.seg, gone.present);
 	if (!bit_clear(blob->present, block))
 		return;
 	atomic_store(&blob->map->verified, 0);
 	log_warn("%s: block %llu %s: it is dropped", blob->path, (unsigned long long)block, why);
-	r = index_drop(blob->b->ix, &blob->key, block / 64, (uint64_t)1 << block % 64);
+	atomic_fetch_add(&blob->map->drops, 1);
+	r = index_drop(blob->b->ix, &blob->key, &gone, 1);
 	if (r < 0)
 		log_debug("%s: dropping a block: %s", blob->path, strerror(-r));
 }
@@ -106,7 +108,7 @@ bool blocks_check_verified(struct blob *blob)
 		if (hole < 0 || (uint64_t)hole >= blob->key.size)
 			return true;
 	}
-	log_info("%s was touched since it was checked: it is checked again", blob->path);
+	log_debug("%s was touched since it was checked: it is checked again", blob->path);
 	atomic_store(&blob->map->verified, 0);
 	for (uint64_t s = 0; s < blob->n_segs; s++)
 		atomic_store(&blob->checked[s], 0);
@@ -123,6 +125,18 @@ int blocks_lend(struct blob *blob, int *ret_fd)
 		blocks_hash_queue(blob);
 		return -EAGAIN;
 	}
+	/* Pinned, and then looked at again: what was evicted a moment ago is a hole. */
+	if (blocks_pin(blob, 0, blob->n_blocks - 1) < 0)
+		return -EAGAIN;
+	if (!blocks_complete(blob)) {
+		blocks_lend_end(blob);
+		return -EAGAIN;
+	}
 	*ret_fd = blob->fd;
 	return 0;
+}
+
+void blocks_lend_end(struct blob *blob)
+{
+	blocks_unpin(blob, 0, blob->n_blocks - 1);
 }

@@ -18,6 +18,9 @@
 #define BEHIND_BYTES ((uint64_t)256 << 20)
 #define BEHIND_BLOBS 256 /* each keeps a descriptor */
 #define FULL_MS 1000     /* between tries to evict when nothing could be */
+#define PART_MIN ((uint64_t)64 << 20) /* smaller objects go as a whole */
+#define LET_GO_MAX 64     /* blobs of one bucket in a round */
+#define HOLD_MS 2000    /* locks of units that nobody pinned for so long are given back */
 
 static _Thread_local struct blocks *writer_of; /* set in the writer thread */
 
@@ -188,12 +191,89 @@ static void flush(struct blocks *b)
 		cond_wait(&b->change, &b->lock);
 }
 
-/* Frees least recently used objects until `bytes` more fit. One thread at a time; the others wait for it. */
-void blocks_evict(struct blocks *b, uint64_t bytes, uint64_t at_least)
+/* What may go: an object as a whole, or units of one that is open here. */
+struct victim {
+	int64_t used; /* in ticks */
+	const struct index_object *o;
+	struct blob *open; /* referenced */
+};
+
+static int older_first(const void *a, const void *b)
+{
+	const struct victim *x = a, *y = b;
+
+	return x->used != y->used ? (x->used < y->used ? -1 : 1) : (x->o < y->o ? -1 : x->o > y->o);
+}
+
+/* The blob of `key`, referenced, if somebody has it open here. */
+static struct blob *find_open(struct blocks *b, const struct blob_key *key)
+{
+	struct blob *blob;
+
+	LOCKED(&b->lock);
+	blob = blocks_find_locked(b, key);
+	if (!blob || blob->refs == 0 || blob->state == BLOB_LOADING)
+		return NULL;
+	blob->refs++;
+	return blob;
+}
+
+/* Units of an object that is not open here: all of it would be more than is wanted, or another daemon has it open. */
+static uint64_t evict_part(struct blocks *b, const struct blob_key *key, uint64_t want)
+{
+	struct blob *blob CLEANUP(blocks_putp) = NULL;
+
+	return blocks_get(b, key, &blob) < 0 ? 0 : blocks_evict_units(blob, want, INT64_MAX);
+}
+
+static uint64_t evict_victim(struct blocks *b, const struct victim *v, uint64_t want, int64_t before)
+{
+	int r;
+
+	if (v->open)
+		return blocks_evict_units(v->open, want, before);
+	if (v->o->bytes > 2 * want && v->o->bytes > PART_MIN)
+		return evict_part(b, &v->o->key, want);
+	r = evict_one(b, v->o);
+	if (r == 0)
+		return v->o->bytes;
+	return r == -EBUSY ? evict_part(b, &v->o->key, want) : 0;
+}
+
+/* The least recently used first: `want` bytes, if so many can go. */
+static uint64_t evict_bytes(struct blocks *b, uint64_t want)
 {
 	AUTO_FREE struct index_object *objects = NULL;
-	uint64_t target, freed = 0, want, space = blocks_space_short(b);
+	AUTO_FREE struct victim *victims = NULL;
+	uint64_t freed = 0;
 	size_t n = 0;
+
+	if (index_objects(b->ix, &objects, &n) < 0 || !(victims = calloc(n + 1, sizeof(*victims))))
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		victims[i] = (struct victim){.used = blocks_tick_of(objects[i].used_s), .o = &objects[i]};
+		victims[i].open = find_open(b, &objects[i].key);
+		if (victims[i].open)
+			victims[i].used = blocks_oldest_use(victims[i].open);
+	}
+	qsort(victims, n, sizeof(*victims), older_first);
+	for (size_t i = 0; i < n && freed < want; i++) {
+		/* Of an open one only what is older than the next; the last gives what it can. */
+		int64_t before = i + 1 < n && victims[i + 1].used < INT64_MAX ? victims[i + 1].used + 1 : INT64_MAX;
+
+		freed += evict_victim(b, &victims[i], want - freed, before);
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (victims[i].open && freed < want)
+			freed += blocks_evict_units(victims[i].open, want - freed, INT64_MAX);
+		blocks_put(victims[i].open);
+	}
+	return freed;
+}
+
+void blocks_evict(struct blocks *b, uint64_t bytes, uint64_t at_least)
+{
+	uint64_t target, freed, want, space = blocks_space_short(b);
 
 	{
 		LOCKED(&b->lock);
@@ -212,11 +292,7 @@ void blocks_evict(struct blocks *b, uint64_t bytes, uint64_t at_least)
 	want = blocks_bytes_now(b) > target ? blocks_bytes_now(b) - target : 0;
 	want = MAX(want, space ? space + BLOCKS_SIZE : 0);
 	want = MAX(want, at_least);
-	if (index_objects(b->ix, &objects, &n) == 0) {
-		for (size_t i = 0; i < n && freed < want; i++)
-			if (evict_one(b, &objects[i]) == 0)
-				freed += objects[i].bytes;
-	}
+	freed = evict_bytes(b, want);
 	blocks_refresh_usage(b);
 	atomic_store(&b->no_space, blocks_space_short(b) > 0);
 	if (freed == 0)
@@ -262,10 +338,42 @@ static void serve_dirty(struct blob *blob, bool touch)
 		blocks_mark_dirty(blob);
 }
 
+/* Gives locks of units back that nobody uses, so that other daemons may evict them. */
+static void let_go(struct blocks *b)
+{
+	for (int i = 0; i < BUCKETS; i++) {
+		struct blob *held[LET_GO_MAX], *victim;
+		size_t n = 0;
+
+		{
+			LOCKED(&b->lock);
+			for (struct blob *blob = b->bucket[i]; blob && n < LET_GO_MAX; blob = blob->hash_next) {
+				if (blob->state != BLOB_OPEN || !atomic_exchange(&blob->holding, false))
+					continue;
+				atomic_fetch_sub(&b->n_holding, 1);
+				blocks_idle_remove_locked(blob);
+				blob->refs++;
+				held[n++] = blob;
+			}
+		}
+		for (size_t k = 0; k < n; k++) {
+			bool more = blocks_let_go(held[k], false) > 0;
+
+			{
+				LOCKED(&b->lock);
+				if (more && !atomic_exchange(&held[k]->holding, true))
+					atomic_fetch_add(&b->n_holding, 1);
+				victim = blocks_unref_locked(held[k]);
+			}
+			blocks_free_blob(victim);
+		}
+	}
+}
+
 /* Is there something to do now? Else *ret_ms says when to look again (-1: when woken). */
 static bool writer_due_locked(struct blocks *b, int64_t *ret_ms)
 {
-	*ret_ms = -1;
+	*ret_ms = atomic_load(&b->n_holding) ? HOLD_MS : -1;
 	if (!b->dirty)
 		return b->stopping || b->flush_wanted;
 	*ret_ms = b->dirty_since_ms + BEHIND_MS - util_now_ms();
@@ -276,6 +384,7 @@ static bool writer_due_locked(struct blocks *b, int64_t *ret_ms)
 void *blocks_writer_main(void *arg)
 {
 	struct blocks *b = arg;
+	int64_t let_go_ms = util_now_ms() + HOLD_MS;
 	bool stop = false;
 
 	writer_of = b;
@@ -287,7 +396,7 @@ void *blocks_writer_main(void *arg)
 
 		{
 			LOCKED(&b->lock);
-			while (!writer_due_locked(b, &ms)) {
+			while (!writer_due_locked(b, &ms) && !(atomic_load(&b->n_holding) && util_now_ms() >= let_go_ms)) {
 				if (ms < 0)
 					cond_wait(&b->wake, &b->lock);
 				else
@@ -322,6 +431,10 @@ void *blocks_writer_main(void *arg)
 			LOCKED(&b->lock);
 			b->rounds_done = b->rounds_begun;
 			cond_broadcast(&b->change);
+		}
+		if (!stop && util_now_ms() >= let_go_ms) {
+			let_go(b);
+			let_go_ms = util_now_ms() + HOLD_MS;
 		}
 		if (!stop) {
 			blocks_refresh_usage(b);

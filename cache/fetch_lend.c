@@ -11,6 +11,7 @@
 struct loan {
 	struct source *s; /* keeps the blob, and the official client's file, open */
 	int fd;           /* theirs */
+	bool of_blob;
 };
 
 /* The official client's file, if it was checked: by a read of this mount, or in an earlier one. */
@@ -46,22 +47,23 @@ static int lend_hfcache(struct source *s, int *ret_fd)
 
 int fetch_lend(struct source *s, struct loan **ret)
 {
-	struct loan *l;
-	int fd = -1, r;
+	AUTO_FREE struct loan *l = NULL;
+	int r;
 
 	/* One block is one request, and then in the kernel's page cache: lending it would bring nothing. */
 	if (s->n_blocks < 2 || fetch_distrusted(s))
 		return -EAGAIN;
-	r = blocks_lend(s->blob, &fd);
-	if (r == -EAGAIN && s->f->hfcache)
-		r = lend_hfcache(s, &fd);
-	if (r < 0)
-		return r;
-	l = malloc(sizeof(*l));
+	l = calloc(1, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
-	*l = (struct loan){.s = fetch_ref(s), .fd = fd};
-	*ret = l;
+	r = blocks_lend(s->blob, &l->fd);
+	l->of_blob = r == 0;
+	if (r == -EAGAIN && s->f->hfcache)
+		r = lend_hfcache(s, &l->fd);
+	if (r < 0)
+		return r;
+	l->s = fetch_ref(s);
+	*ret = STEAL(l);
 	return 0;
 }
 
@@ -74,6 +76,8 @@ void loan_end(struct loan *l)
 {
 	if (!l)
 		return;
+	if (l->of_blob)
+		blocks_lend_end(l->s->blob);
 	fetch_close(l->s);
 	free(l);
 }

@@ -622,9 +622,8 @@ void index_known_fini(struct index_known *k)
 struct change {
 	const struct blob_key *key;
 	uint64_t gen;
-	const struct index_seg *segs; /* adds */
+	const struct index_seg *segs;
 	size_t n;
-	uint64_t seg, mask; /* drops */
 };
 
 static int obj_of_gen_locked(struct conn *c, const struct blob_key *key, uint64_t gen, int64_t *ret)
@@ -725,12 +724,26 @@ int index_store(struct index *ix, const struct blob_key *key, uint64_t gen, cons
 	return with_txn(ix, false, "noting blocks", store_fn, &ch);
 }
 
+static int drop_seg_locked(struct conn *c, const struct change *ch, int64_t obj, const struct index_seg *drop)
+{
+	struct index_seg seg;
+	int64_t delta;
+	int r = seg_get_locked(c, obj, drop->seg, &seg);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	delta = -seg_bytes(ch->key, drop->seg, seg.present);
+	seg.present &= ~drop->present;
+	delta += seg_bytes(ch->key, drop->seg, seg.present);
+	r = seg_put_locked(c, obj, &seg);
+	return r < 0 ? r : add_bytes_locked(c, obj, delta);
+}
+
 static int drop_fn(struct conn *c, void *arg)
 {
 	const struct change *ch = arg;
 	AUTO_STMT *get = NULL;
-	struct index_seg seg;
-	int64_t obj, delta;
+	int64_t obj;
 	int r = stmt_of_key_locked(c, ST_OBJ_GET, ch->key, &get);
 
 	if (r == 0)
@@ -738,19 +751,15 @@ static int drop_fn(struct conn *c, void *arg)
 	if (r <= 0)
 		return r;
 	obj = sqlite3_column_int64(get, 0);
-	r = seg_get_locked(c, obj, ch->seg, &seg);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	delta = -seg_bytes(ch->key, ch->seg, seg.present);
-	seg.present &= ~ch->mask;
-	delta += seg_bytes(ch->key, ch->seg, seg.present);
-	r = seg_put_locked(c, obj, &seg);
-	return r < 0 ? r : add_bytes_locked(c, obj, delta);
+	r = 0;
+	for (size_t i = 0; r == 0 && i < ch->n; i++)
+		r = drop_seg_locked(c, ch, obj, &ch->segs[i]);
+	return r;
 }
 
-int index_drop(struct index *ix, const struct blob_key *key, uint64_t seg, uint64_t mask)
+int index_drop(struct index *ix, const struct blob_key *key, const struct index_seg *segs, size_t n)
 {
-	struct change ch = {.key = key, .seg = seg, .mask = mask};
+	struct change ch = {.key = key, .segs = segs, .n = n};
 
 	return with_txn(ix, true, "dropping blocks", drop_fn, &ch);
 }
@@ -783,52 +792,42 @@ int index_drop_object(struct index *ix, const struct blob_key *key, uint64_t gen
 
 struct set {
 	const struct blob_key *key;
-	const struct index_stamp *stamp;
-	int64_t used_s;
+	enum stmt which;
+	int64_t value[4]; /* of parameters 4 and on */
+	int n;
 };
 
-static int set_verified_fn(struct conn *c, void *arg)
+static int set_fn(struct conn *c, void *arg)
 {
 	const struct set *s = arg;
-	const struct index_stamp stamp = s->stamp ? *s->stamp : (struct index_stamp){0};
 	AUTO_STMT *st = NULL;
-	int r = stmt_of_key_locked(c, ST_OBJ_VERIFIED, s->key, &st);
+	int r = stmt_of_key_locked(c, s->which, s->key, &st);
 
 	if (r < 0)
 		return r;
-	if (sqlite3_bind_int(st, 4, s->stamp != NULL) != SQLITE_OK ||
-	    sqlite3_bind_int64(st, 5, (int64_t)stamp.ino) != SQLITE_OK ||
-	    sqlite3_bind_int64(st, 6, stamp.mtime_ns) != SQLITE_OK ||
-	    sqlite3_bind_int64(st, 7, stamp.ctime_ns) != SQLITE_OK)
-		return -ENOMEM;
+	for (int i = 0; i < s->n; i++)
+		if (sqlite3_bind_int64(st, 4 + i, s->value[i]) != SQLITE_OK)
+			return -ENOMEM;
 	return step(st);
 }
 
 int index_set_verified(struct index *ix, const struct blob_key *key, const struct index_stamp *stamp)
 {
-	struct set s = {.key = key, .stamp = stamp};
+	struct set s = {.key = key, .which = ST_OBJ_VERIFIED, .n = 4};
 
-	return with_conn(ix, &ix->wr, "noting a checked object", set_verified_fn, &s);
-}
+	if (stamp) {
+		const int64_t value[] = {1, (int64_t)stamp->ino, stamp->mtime_ns, stamp->ctime_ns};
 
-static int touch_fn(struct conn *c, void *arg)
-{
-	const struct set *s = arg;
-	AUTO_STMT *st = NULL;
-	int r = stmt_of_key_locked(c, ST_OBJ_TOUCH, s->key, &st);
-
-	if (r < 0)
-		return r;
-	if (sqlite3_bind_int64(st, 4, s->used_s) != SQLITE_OK)
-		return -ENOMEM;
-	return step(st);
+		memcpy(s.value, value, sizeof(value));
+	}
+	return with_conn(ix, &ix->wr, "noting a checked object", set_fn, &s);
 }
 
 int index_touch(struct index *ix, const struct blob_key *key, int64_t unix_s)
 {
-	struct set s = {.key = key, .used_s = unix_s};
+	struct set s = {.key = key, .which = ST_OBJ_TOUCH, .value = {unix_s}, .n = 1};
 
-	return with_conn(ix, &ix->wr, "noting a use", touch_fn, &s);
+	return with_conn(ix, &ix->wr, "noting a use", set_fn, &s);
 }
 
 struct all {

@@ -45,8 +45,8 @@ void index_known_fini(struct index_known *k);
  * on stable storage before. -ESTALE: the object was dropped meanwhile (no row of that generation). */
 int index_store(struct index *ix, const struct blob_key *key, uint64_t gen, const struct index_seg *segs,
                 size_t n) MUST_USE;
-/* Takes bits away, durably before it returns: only then may the data go. mask = ~0 of every segment: all. */
-int index_drop(struct index *ix, const struct blob_key *key, uint64_t seg, uint64_t mask) MUST_USE;
+/* Takes the bits that are given as present away, durably before it returns: only then may the data go. */
+int index_drop(struct index *ix, const struct blob_key *key, const struct index_seg *segs, size_t n) MUST_USE;
 /* -ENOENT: not known in that generation. */
 int index_drop_object(struct index *ix, const struct blob_key *key, uint64_t gen) MUST_USE;
 /* The object is complete and the hash of its file, which has this stamp, was right. NULL: no longer. */

@@ -354,12 +354,12 @@ def test_a_file_of_the_official_cache_that_changed_is_not_lent(root_box, hub):
     assert lent(m) == before
 
 
-def test_reads_come_in_pieces_of_a_mebibyte(root_box):
+def test_the_kernel_reads_ahead_in_large_pieces(root_box):
     m = root_box.mount(root_box.repo({"w.bin": noise(MIB)}).uri)
     m.ls("main")
     device = m.py("s = os.stat('.').st_dev; print(f'{os.major(s)}:{os.minor(s)}')").strip()
     with open(f"/sys/class/bdi/{device}/read_ahead_kb", encoding="ascii") as file:
-        assert file.read().strip() == "1024"
+        assert file.read().strip() == "512"
 
 
 def test_a_write_brings_no_getxattr(mount, box):

@@ -122,6 +122,22 @@ static void data_file(struct store *s, const struct blob_key *key, char out[400]
 	index_known_fini(&k);
 }
 
+/* Lends it, as soon as the writer thread has hashed it: pinned until blocks_lend_end. */
+static void lend(struct blob *blob)
+{
+	int fd = -1;
+
+	for (int i = 0; i < 2000 && blocks_lend(blob, &fd) < 0; i++)
+		usleep(5000);
+	assert_true(fd >= 0);
+}
+
+static void assert_lends(struct blob *blob)
+{
+	lend(blob);
+	blocks_lend_end(blob);
+}
+
 static void test_fill_and_remount(void **state)
 {
 	size_t size = 3 * MIB + 1000;
@@ -241,7 +257,7 @@ static void test_damage_is_caught(void **state)
 	assert_int_equal(put_block(blob, data, 1), 0);
 	assert_int_equal(put_block(blob, data, 2), 0);
 	assert_reads(blob, data, 0, size);
-	assert_true(blocks_complete(blob));
+	assert_lends(blob);
 	blocks_put(blob);
 	blob = get(&s, &small_key);
 	assert_int_equal(blocks_read(blob, 0, &byte, 1), -EAGAIN);
@@ -403,13 +419,14 @@ static void test_eviction(void **state)
 		fill(blob, data[i]);
 		blocks_put(blob);
 	}
-	/* The oldest is open here, the second in another daemon: the third has to go. */
+	/* The oldest is lent here, the second in another daemon: the third has to go. */
 	assert_int_equal(index_touch(s.ix, &key[0], 1000), 0);
 	assert_int_equal(index_touch(s.ix, &key[1], 2000), 0);
 	assert_int_equal(index_touch(s.ix, &key[2], 3000), 0);
 	open_blob = get(&s, &key[0]);
+	lend(open_blob);
 	there = get(&other, &key[1]);
-	assert_true(blocks_complete(there));
+	lend(there);
 	blob = get(&s, &key[3]);
 	fill(blob, data[3]);
 	assert_reads(open_blob, data[0], 0, size);
@@ -420,27 +437,97 @@ static void test_eviction(void **state)
 	blocks_put(blob);
 	blob = get(&s, &key[2]);
 	assert_false(blocks_has(blob, 0, 1));
-	/* Now all that is left is open: the store refuses, and what is open stays. */
+	/* Now all that is left is lent: the store refuses, and what is lent stays. */
 	blocks_put(blob);
 	blob = get(&s, &key[3]);
-	there = (blocks_put(there), get(&other, &key[1]));
+	lend(blob);
 	{
 		struct blob *last = get(&s, &key[2]);
-		int r = 0;
+		int r = blocks_claim(last, 0, 4); /* what is being filled stays, too */
 
 		for (uint64_t k = 0; k < 4 && r == 0; k++)
 			r = put_block(last, data[2], k);
 		assert_int_equal(r, -ENOSPC);
+		blocks_unclaim(last, 0, 4);
 		blocks_put(last);
 	}
 	assert_reads(open_blob, data[0], 0, size);
+	blocks_lend_end(blob);
 	blocks_put(blob);
+	blocks_lend_end(there);
 	blocks_put(there);
+	blocks_lend_end(open_blob);
 	blocks_put(open_blob);
 	store_close(&other);
 	store_close(&s);
 	for (int i = 0; i < 4; i++)
 		free(data[i]);
+}
+
+static uint64_t blocks_on_disk(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return (uint64_t)st.st_blocks * 512 / MIB;
+}
+
+/* A blob that is larger than the cache: what was read longest ago goes, while it is open, here and in another daemon. */
+static void test_parts_go(void **state)
+{
+	size_t size = 70 * MIB + 7;
+	struct blob_key key;
+	uint8_t *data = content(120, size, &key), byte;
+	struct blocks_stats stats;
+	struct store s, other;
+	struct blob *blob, *there;
+	char path[400];
+
+	store_open(&s, 33 * MIB);
+	store_open(&other, 33 * MIB);
+	blob = get(&s, &key);
+	there = get(&other, &key);
+	data_file(&s, &key, path);
+	for (uint64_t k = 0; k < 71; k++) {
+		assert_int_equal(put_block(blob, data, k), 0);
+		if (k < 10)
+			assert_reads(there, data, k * MIB, len_of(size, k));
+	}
+	blocks_stats(s.b, &stats);
+	assert_true(stats.bytes <= 33 * MIB);
+	assert_true(blocks_on_disk(path) <= 34);
+	/* What the other daemon has just read stays; some seconds later it lets go of that. */
+	assert_reads(blob, data, 0, MIB);
+	assert_reads(there, data, 0, MIB);
+	for (int i = 0; i < 2000 && blocks_has(blob, 0, 1); i++) {
+		uint64_t k = blocks_first_missing(blob, 16, 69);
+
+		usleep(5000);
+		assert_int_equal(put_block(blob, data, k), 0);
+	}
+	/* The last ones are there, and are right; the first are not, for nobody. */
+	assert_int_equal(put_block(blob, data, 69), 0);
+	assert_int_equal(put_block(blob, data, 70), 0);
+	assert_reads(blob, data, 69 * MIB, MIB + 7);
+	assert_reads(there, data, 69 * MIB, MIB + 7);
+	assert_int_equal(blocks_read(blob, 0, &byte, 1), -EAGAIN);
+	assert_int_equal(blocks_read(there, 0, &byte, 1), -EAGAIN);
+	assert_int_equal(put_block(blob, data, 0), 0);
+	assert_reads(there, data, 0, MIB);
+	blocks_put(blob);
+	blocks_put(there);
+	store_close(&other);
+	store_close(&s);
+	/* What the index says is what is there. */
+	store_open(&s, 33 * MIB);
+	blob = get(&s, &key);
+	for (uint64_t k = 0; k < 71; k++)
+		if (blocks_has(blob, k * MIB, 1))
+			assert_reads(blob, data, k * MIB, len_of(size, k));
+	assert_true(blocks_has(blob, 0, MIB));
+	blocks_put(blob);
+	store_close(&s);
+	free(data);
 }
 
 static void test_two_daemons(void **state)
@@ -538,6 +625,8 @@ static void test_adopt(void **state)
 		uint8_t *data = content((unsigned)(30 + 3 * i), sizes[i], &key);
 		struct blob *blob = get(&s, &key);
 
+		if (sizes[i] > MIB)
+			assert_lends(blob); /* one name of it went since: it is checked again */
 		assert_true(blocks_complete(blob));
 		assert_reads(blob, data, 0, sizes[i]);
 		blocks_put(blob);
@@ -713,15 +802,6 @@ static void test_threads(void **state)
 		free(c.data[i]);
 }
 
-static void assert_lends(struct blob *blob)
-{
-	int fd = -1;
-
-	for (int i = 0; i < 2000 && blocks_lend(blob, &fd) < 0; i++)
-		usleep(5000); /* the writer thread hashes */
-	assert_true(fd >= 0);
-}
-
 /* A file is lent when it is complete and was hashed as it is now. */
 static void test_lend(void **state)
 {
@@ -749,6 +829,7 @@ static void test_lend(void **state)
 	store_open(&s, 0);
 	blob = get(&s, &key);
 	assert_int_equal(blocks_lend(blob, &fd), 0);
+	blocks_lend_end(blob);
 	/* but not when somebody wrote into it, even if its times were put back: it is hashed again. */
 	data_file(&s, &key, path);
 	assert_int_equal(stat(path, &st), 0);
@@ -800,6 +881,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_hash_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_empty, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_eviction, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_parts_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_daemons, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_adopt, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lost_index, setup, teardown),
