@@ -72,11 +72,11 @@ def main():
     if options.tls:
         contexts = {name: server_context(options.root, name, name == options.expired) for name in ("hub", "data")}
         scheme = "https"
-    data = Origin("data", None, recorder, faults, options.data_port, tls=contexts.get("data"))
+    data = Origin("data", None, recorder, faults, settings, options.data_port, tls=contexts.get("data"))
     signer = Signer(store.secret(), f"localhost:{data.port}", settings, scheme)
     data.app = GzipTrap(DataOrigin(store, signer), settings)
-    hub = Origin("hub", None, recorder, faults, options.port, Control(store, settings, recorder, faults, quit_event),
-                 contexts.get("hub"))
+    control = Control(store, settings, recorder, faults, quit_event)
+    hub = Origin("hub", None, recorder, faults, settings, options.port, control, contexts.get("hub"))
     endpoint = f"{scheme}://127.0.0.1:{hub.port}"
     hub.app = GzipTrap(HubApp(store, settings, signer, endpoint), settings)
     data.start()

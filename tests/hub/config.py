@@ -51,6 +51,9 @@ class Config:
     max_commit_bytes: int = 1_000_000_000  # of the request's body
     commit_takes_ms: int = 0  # how long a commit works under its lock, at least
     time_limit_ms: int = 60_000  # a commit that takes longer is answered 504
+    # The line
+    round_trip_ms: int = 0  # a new connection costs one, and each request one more
+    data_rate: int = 0  # bytes a second that each connection of the data origin may send, paced by the kernel
     # Quotas; None: no limit
     rate_quota: dict = dataclasses.field(default_factory=_quota)  # requests per account, bucket and window
     rate_window_s: float = 300

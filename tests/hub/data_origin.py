@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import re
+import socket
+import struct
 import urllib.parse
 import uuid
 
@@ -16,6 +18,8 @@ from http_engine import CHUNK, Response
 from ranges import content_response
 
 OBJECT = re.compile(r"/lfs/([0-9a-f]{24})/([0-9a-f]{64})\Z")
+SO_MAX_PACING_RATE = 47  # of Linux; Python has no name for it
+NO_RATE = (1 << 64) - 1
 PART = re.compile(r"/uploads/([0-9a-f]{56})/(\d{5})\Z")
 
 
@@ -36,6 +40,8 @@ class DataOrigin:
         self.signer = signer
 
     def __call__(self, request):
+        rate = self.signer.config.data_rate or NO_RATE
+        request.sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, struct.pack("=Q", rate))
         if "authorization" in request.headers or "cookie" in request.headers:
             return refuse(403, "AccessDenied", "A credential of the Hub was sent to the data origin")
         problem = self.signer.problem(request.method, request.headers.get("host", ""), request.path, request.query)

@@ -225,14 +225,15 @@ class Origin:
 
     `control(request)` answers the requests of the test's own interface, or returns None for all
     others; those are recorded, meet the faults, and are then answered by `app`. `tls` is the context of
-    an https origin.
+    an https origin; `config` holds the round trip to imitate.
     """
 
-    def __init__(self, name, app, recorder, faults, port=0, control=None, tls=None):
+    def __init__(self, name, app, recorder, faults, config, port=0, control=None, tls=None):
         self.name = name
         self.app = app
         self.recorder = recorder
         self.faults = faults
+        self.config = config
         self.control = control
         self.tls = tls
         self.listener = socket.create_server(("127.0.0.1", port), backlog=512)
@@ -256,11 +257,13 @@ class Origin:
                 return
         with sock, sock.makefile("rb", 1 << 18) as reader:
             try:
+                trips = 2  # one of them for the connection
                 while True:
                     request = read_request(reader, sock, self.name)
                     if request is None:
                         break
-                    self._exchange(request)
+                    self._exchange(request, trips)
+                    trips = 1
                     if request.headers.get("connection", "").lower() == "close":
                         break
             except BadRequest:
@@ -268,13 +271,15 @@ class Origin:
             except (Vanish, OSError):
                 pass
 
-    def _exchange(self, request):
-        """One request and its answer; raises Vanish or OSError if the connection is finished."""
+    def _exchange(self, request, trips):
+        """One request and its answer, so many round trips later; raises Vanish or OSError if the connection is
+        finished."""
         response = self.control(request) if self.control else None
         if response is not None:
             request.drain()
             send(request, response, lambda sent: None)
             return
+        time.sleep(trips * self.config.round_trip_ms / 1000)
         record = self.recorder.begin(request)
         try:
             self._answer(request, record)

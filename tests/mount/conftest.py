@@ -38,16 +38,6 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "limit(seconds): how long a mount of this test may live")
 
 
-def ordinary_user():
-    """The account without privileges; made if it is missing."""
-    try:
-        pwd.getpwnam(harness.ORDINARY_USER)
-    except KeyError:
-        subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin",
-                        harness.ORDINARY_USER], check=True)
-    return harness.Account(harness.ORDINARY_USER)
-
-
 @pytest.fixture(scope="session")
 def fuse_device():
     """/dev/fuse as distributions have it: usable by everybody."""
@@ -66,7 +56,7 @@ def session(request, fuse_device):
     as_user = request.config.getoption("--as-user")
     if as_user and os.getuid() != 0:
         pytest.exit("--as-user needs root to become that user", 2)
-    account = ordinary_user() if as_user else harness.Account(pwd.getpwuid(os.getuid()).pw_name)
+    account = harness.ordinary_user() if as_user else harness.Account(pwd.getpwuid(os.getuid()).pw_name)
     with tempfile.TemporaryDirectory(prefix="hugfs-session-") as folder, harness.Hub() as hub:
         os.chmod(folder, 0o755)
         connections = os.path.join(folder, "connections")
@@ -111,7 +101,7 @@ def box(request, session, hub):
 @pytest.fixture
 def user_box(request, session, hub):
     """A world of an ordinary user, also when the tests run as root."""
-    yield from _box(request, session, ordinary_user() if os.getuid() == 0 else session.account)
+    yield from _box(request, session, harness.ordinary_user() if os.getuid() == 0 else session.account)
 
 
 @pytest.fixture

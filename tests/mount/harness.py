@@ -85,6 +85,16 @@ class Account:
         return subprocess.Popen([os.fspath(word) for word in argv], start_new_session=True, **options)
 
 
+def ordinary_user():
+    """The account without privileges; made if it is missing."""
+    try:
+        pwd.getpwnam(ORDINARY_USER)
+    except KeyError:
+        subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin",
+                        ORDINARY_USER], check=True)
+    return Account(ORDINARY_USER)
+
+
 class Child:
     """A process that a test talks to while it runs: it says lines, and hears lines."""
 
