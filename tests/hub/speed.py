@@ -44,6 +44,7 @@ def nginx(root):
     """An nginx that serves the files below `root`; the URL of that folder. It is given the listening socket, so
     that there is neither a race for the port nor a wait for it."""
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        listener.setblocking(False)  # two workers wake up for one connection: the slower must not wait for another
         port = listener.getsockname()[1]
         conf = os.path.join(folder, "nginx.conf")
         with open(conf, "w", encoding="utf-8") as file:
