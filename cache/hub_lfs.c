@@ -386,6 +386,8 @@ static int complete(struct upload *up, struct job *job, bool *ret_again, struct 
 	req.body = body.data;
 	req.body_len = body.len;
 	r = hub_call(up->h, &up->ask, &req, &resp, err);
+	if (r == -EINVAL)
+		r = -EIO; /* no rule of the Hub: the parts did not arrive as they were sent */
 	/* Perhaps it was done all the same: the next batch tells. */
 	*ret_again = r == -EIO || r == -ETIMEDOUT || r == -EACCES;
 	return r;
