@@ -1,4 +1,4 @@
-"""What the test Hub's commit route takes and refuses: rules, the lock, the time limit, bodies, README metadata."""
+"""What the test Hub's commit route takes and refuses: rules, lock, time limit, bodies, README metadata."""
 
 import concurrent.futures
 import hashlib
@@ -19,8 +19,10 @@ def filled(hub, repo):
 
 
 def lines(*operations, **header):
-    return [{"key": "header", "value": {"summary": "s", "description": "", **header}},
-            *({"key": key, "value": value} for key, value in operations)]
+    return [
+        {"key": "header", "value": {"summary": "s", "description": "", **header}},
+        *({"key": key, "value": value} for key, value in operations),
+    ]
 
 
 def body(*operations, **header):
@@ -32,7 +34,12 @@ def add(path, content="x"):
 
 
 def lfs(path, data):
-    return "lfsFile", {"path": path, "algo": "sha256", "oid": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    return "lfsFile", {
+        "path": path,
+        "algo": "sha256",
+        "oid": hashlib.sha256(data).hexdigest(),
+        "size": len(data),
+    }
 
 
 def send(hub, repo, *operations, rev="main", **header):
@@ -56,6 +63,7 @@ def eventually(condition):
 
 # The lock and the time limit
 
+
 @pytest.mark.parametrize("lock", ["branch", "repository", "none"])
 def test_a_commit_under_way_locks_out_others(hub, filled, lock):
     hub.branch(filled, "dev")
@@ -75,7 +83,11 @@ def test_a_commit_under_way_locks_out_others(hub, filled, lock):
     assert other.result().status == (409 if lock == "repository" else 200)
     refusal = next((answer.result() for answer in same if answer.result().status == 409), None)
     assert refusal is None or refusal.json()["error"].startswith("Another commit operation is in progress")
-    for operation, status in ((add("fourth"), 200), (("deletedFile", {"path": "no"}), 404), (add("fifth"), 200)):
+    for operation, status in (
+        (add("fourth"), 200),
+        (("deletedFile", {"path": "no"}), 404),
+        (add("fifth"), 200),
+    ):
         assert send(hub, filled, operation).status == status  # the lock is free again, after a refusal too
 
 
@@ -93,6 +105,7 @@ def test_a_commit_that_takes_too_long(hub, filled, outcome):
 
 
 # Rules of size and number
+
 
 def test_regular_files_have_a_limit(hub, filled):
     said = refused(hub, filled, 400, add("ok"), add("d/large.txt", "x" * (10 * 1024 * 1024 + 1)))
@@ -114,7 +127,8 @@ def test_folders_have_a_limit(hub, filled):
     hub.commit_lines(filled, lines(*(add(f"many/{n}") for n in range(5))))
     said = refused(hub, filled, 400, add("many/5"))
     assert "too many files per directory" in said and said.endswith(
-        "up to 5 files. Offending reference: refs/heads/main Offending directories: /many/")
+        "up to 5 files. Offending reference: refs/heads/main Offending directories: /many/"
+    )
     assert send(hub, filled, add("many/5"), ("deletedFile", {"path": "many/0"})).status == 200
     assert send(hub, filled, add("many/5", "other")).status == 200
     assert send(hub, filled, add("deep/many/5")).status == 200
@@ -137,12 +151,15 @@ def test_commits_have_a_size(hub, filled):
     refused(hub, filled, 413, add("large", "x" * 2000))
 
 
-@pytest.mark.parametrize("setting, value, operation, status", [
-    ("ignored_files", "refuse", add("x.log"), 400),
-    ("cache_folder", "refuse", add("a/.cache/x"), 422),
-    ("cache_folder", "refuse", lfs(".cache/x.bin", CONTENT), 422),
-    ("old_path", "refuse", ("file", {"path": "moved", "oldPath": "t.txt"}), 400),
-])
+@pytest.mark.parametrize(
+    "setting, value, operation, status",
+    [
+        ("ignored_files", "refuse", add("x.log"), 400),
+        ("cache_folder", "refuse", add("a/.cache/x"), 422),
+        ("cache_folder", "refuse", lfs(".cache/x.bin", CONTENT), 422),
+        ("old_path", "refuse", ("file", {"path": "moved", "oldPath": "t.txt"}), 400),
+    ],
+)
 def test_what_perhaps_is_refused(hub, filled, setting, value, operation, status):
     hub.commit(filled, {".gitignore": b"*.log\n"})
     assert send(hub, filled, operation).status == 200
@@ -162,11 +179,15 @@ def test_a_commit_to_what_is_no_branch(hub, filled, status):
 
 # Contents
 
+
 @pytest.mark.parametrize("setting", ["commit", "head", "refuse"])
 def test_a_commit_that_changes_nothing(hub, filled, setting):
     hub.config(same_content=setting)
-    for operations in ((add("t.txt", "0123456789"),), (lfs("w.bin", CONTENT),),
-                       (add("new"), ("deletedFile", {"path": "new"}))):
+    for operations in (
+        (add("t.txt", "0123456789"),),
+        (lfs("w.bin", CONTENT),),
+        (add("new"), ("deletedFile", {"path": "new"})),
+    ):
         head, count = hub.head(filled), len(hub.history(filled))
         answer = send(hub, filled, *operations, parentCommit=head)
         assert answer.status == (400 if setting == "refuse" else 200)
@@ -176,7 +197,14 @@ def test_a_commit_that_changes_nothing(hub, filled, setting):
 
 
 def test_the_last_line_of_a_path_decides(hub, filled):
-    send(hub, filled, add("a", "1"), add("a", "2"), ("deletedFile", {"path": "d/x.txt"}), add("d", "now a file"))
+    send(
+        hub,
+        filled,
+        add("a", "1"),
+        add("a", "2"),
+        ("deletedFile", {"path": "d/x.txt"}),
+        add("d", "now a file"),
+    )
     assert (hub.content(filled, "a"), hub.content(filled, "d")) == (b"2", b"now a file")
     send(hub, filled, ("deletedFile", {"path": "d"}), add("d/below", "3"), ("deletedFolder", {"path": "d"}))
     assert "d" not in {path.partition("/")[0] for path in hub.paths(filled)}
@@ -188,7 +216,7 @@ def test_uploaded_objects_survive_without_a_commit(hub, filled):
     refused(hub, filled, 400, lfs("w2.bin", data))
     item = {"oid": oid, "size": len(data)}
     batch = f"/{filled}.git/info/lfs/objects/batch"
-    found, = hub.call("POST", batch, {"operation": "upload", "objects": [item]})["objects"]
+    (found,) = hub.call("POST", batch, {"operation": "upload", "objects": [item]})["objects"]
     hub.request("PUT", found["actions"]["upload"]["href"], data, token=None)
     for n in range(3):
         hub.commit(filled, {f"between-{n}": b"x"})
@@ -209,32 +237,57 @@ def test_lfs_lines_are_compared_with_what_was_uploaded(hub, filled):
 
 # Bodies
 
+
 def test_the_older_body_that_is_one_object(hub, filled):
     oid = hashlib.sha256(CONTENT).hexdigest()
-    answer = hub.request("POST", f"{hub.api(filled)}/commit/main", {
-        "summary": "s", "description": "d", "parentCommit": hub.head(filled),
-        "files": [{"path": "d", "content": "eA==", "encoding": "base64"}],
-        "lfsFiles": [{"path": "copy.bin", "algo": "sha256", "oid": oid, "size": 1000}],
-        "deletedEntries": [{"path": "d"}]})
+    answer = hub.request(
+        "POST",
+        f"{hub.api(filled)}/commit/main",
+        {
+            "summary": "s",
+            "description": "d",
+            "parentCommit": hub.head(filled),
+            "files": [{"path": "d", "content": "eA==", "encoding": "base64"}],
+            "lfsFiles": [{"path": "copy.bin", "algo": "sha256", "oid": oid, "size": 1000}],
+            "deletedEntries": [{"path": "d"}],
+        },
+    )
     assert answer.status == 200
     assert (hub.content(filled, "d"), hub.content(filled, "copy.bin")) == (b"x", CONTENT)
     for wrong in ({"summary": "s"}, {"summary": "s", "files": {}}, {"files": [{"path": "x", "content": ""}]}):
         assert hub.request("POST", f"{hub.api(filled)}/commit/main", wrong).status == 400
 
 
-@pytest.mark.parametrize("text, words", [
-    (b"", "The header must have a summary"),
-    (b"nonsense\n", "Every line must be a JSON object"),
-    (b'["key", "value"]\n', "Every line must be a JSON object"),
-    (b'{"key":"header","value":"s"}\n', "The value of a line must be a JSON object"),
-    (b'{"key":"header","value":{"summary":"s"}}\n{"key":"file","value":{"path":"x","con', "Every line must be"),
-    (b'{"key":"header","value":{"summary":"s"}}\n', "Add a line with the key `lfsFile`, `file` or `deletedFile`"),
-    (b'{"key":"header","value":{"summary":"s"}}\n{"key":"copyFile","value":{"path":"x"}}\n', "Unknown key copyFile"),
-    (b'{"key":"header","value":{"summary":" "}}\n{"key":"file","value":{"path":"x","content":""}}\n', "summary"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (b"", "The header must have a summary"),
+        (b"nonsense\n", "Every line must be a JSON object"),
+        (b'["key", "value"]\n', "Every line must be a JSON object"),
+        (b'{"key":"header","value":"s"}\n', "The value of a line must be a JSON object"),
+        (
+            b'{"key":"header","value":{"summary":"s"}}\n{"key":"file","value":{"path":"x","con',
+            "Every line must be",
+        ),
+        (
+            b'{"key":"header","value":{"summary":"s"}}\n',
+            "Add a line with the key `lfsFile`, `file` or `deletedFile`",
+        ),
+        (
+            b'{"key":"header","value":{"summary":"s"}}\n{"key":"copyFile","value":{"path":"x"}}\n',
+            "Unknown key copyFile",
+        ),
+        (
+            b'{"key":"header","value":{"summary":" "}}\n{"key":"file","value":{"path":"x","content":""}}\n',
+            "summary",
+        ),
+    ],
+)
 def test_lines_that_are_none(hub, filled, text, words):
     head = hub.head(filled)
-    answer = hub.request("POST", f"{hub.api(filled)}/commit/main", text, {"Content-Type": "application/x-ndjson"})
+    answer = hub.request(
+        "POST", f"{hub.api(filled)}/commit/main", text, {"Content-Type": "application/x-ndjson"}
+    )
     assert answer.status == 400 and words in answer.json()["error"]
     assert hub.head(filled) == head
 
@@ -251,17 +304,37 @@ METADATA = [
     ("license: [mit, apache-2.0]\nlanguage:\n- en\n- multilingual\n", "dataset", [], []),
     ("license: gpl-2.0-or-later\n", "model", ['"license" must be one of [apache-2.0, mit,'], []),
     ("language: EN\n", "model", ['"language" must only contain lowercase characters'], []),
-    ("language:\n- en\n- english\n", "dataset", ['"language[1]" with value "english" is not valid. It must be an ISO 639'], []),
+    (
+        "language:\n- en\n- english\n",
+        "dataset",
+        ['"language[1]" with value "english" is not valid. It must be an ISO 639'],
+        [],
+    ),
     ("tags: one\n", "model", ['"tags" must be an array'], []),
     ('base_model: ""\n', "model", ['"base_model" is not allowed to be empty'], []),
-    ("base_model: ./local/path\n", "model", ['"base_model" with value "./local/path" is not valid. Use a model id'], []),
+    (
+        "base_model: ./local/path\n",
+        "model",
+        ['"base_model" with value "./local/path" is not valid. Use a model id'],
+        [],
+    ),
     ("base_model:\n- user/a\n- user/b/c\n", "model", ['"base_model[1]" with value "user/b/c"'], []),
     ("base_model: ./local/path\n", "dataset", [], []),
     ("pipeline_tag: guessing\n", "model", [], ['The pipeline tag "guessing" is not in the official list']),
-    ("task_categories:\n- guessing\n", "dataset", [], ['The task_categories "guessing" is not in the official']),
+    (
+        "task_categories:\n- guessing\n",
+        "dataset",
+        [],
+        ['The task_categories "guessing" is not in the official'],
+    ),
     ("size_categories:\n- huge\n", "dataset", ['"size_categories[0]" must be one of [n<1K'], []),
     ("sdk: static\ncolorFrom: mauve\n", "space", ['"colorFrom" must be one of [red'], []),
-    ("model-index:\n- name: x\n  results:\n  - task:\n      type: y\nlicense: nonsense\n", "model", ['"license"'], []),
+    (
+        "model-index:\n- name: x\n  results:\n  - task:\n      type: y\nlicense: nonsense\n",
+        "model",
+        ['"license"'],
+        [],
+    ),
     ("license: [mit\n", "model", ["a bracket is not closed"], []),
     ("a: 1\na: 2\n", "model", ["duplicated mapping key"], []),
     (None, "model", [], ["empty or missing yaml metadata in repo card"]),
@@ -291,10 +364,16 @@ def test_a_commit_with_wrong_metadata(hub, filled, status):
 
 # LFS
 
+
 def batch(hub, repo, *sizes, **fields):
-    items = [{"oid": hashlib.sha256(b"%d" % number).hexdigest(), "size": size} for number, size in enumerate(sizes)]
-    return hub.request("POST", f"/{repo}.git/info/lfs/objects/batch",
-                       {"operation": "upload", "transfers": ["basic", "multipart"], "objects": items, **fields})
+    items = [
+        {"oid": hashlib.sha256(b"%d" % number).hexdigest(), "size": size} for number, size in enumerate(sizes)
+    ]
+    return hub.request(
+        "POST",
+        f"/{repo}.git/info/lfs/objects/batch",
+        {"operation": "upload", "transfers": ["basic", "multipart"], "objects": items, **fields},
+    )
 
 
 def test_a_batch_has_a_limit(hub, repo):
@@ -315,9 +394,18 @@ def test_objects_have_a_limit(hub, repo):
 
 def used_by(hub, namespace, private):
     """Bytes of the LFS objects of all private (or all public) repositories of a namespace."""
-    repos = [repo for kind in ("models", "datasets", "spaces")
-             for repo in hub.call("GET", f"/api/{kind}?author={namespace}&expand=private") if repo["private"] == private]
-    files = [path for repo in repos for path in pathlib.Path(hub.root, "lfs", repo["_id"]).rglob("*") if path.is_file()]
+    repos = [
+        repo
+        for kind in ("models", "datasets", "spaces")
+        for repo in hub.call("GET", f"/api/{kind}?author={namespace}&expand=private")
+        if repo["private"] == private
+    ]
+    files = [
+        path
+        for repo in repos
+        for path in pathlib.Path(hub.root, "lfs", repo["_id"]).rglob("*")
+        if path.is_file()
+    ]
     return sum(path.stat().st_size for path in files)
 
 
@@ -335,8 +423,10 @@ def test_storage_has_a_limit(hub, filled, private, refusal):
     if refusal == "batch":
         assert answer.status == 403 and words in answer.json()["error"]
     else:
-        assert [words in item["error"]["message"] and item["error"]["code"] == 403
-                for item in answer.json()["objects"]] == [True, True]
+        assert [
+            words in item["error"]["message"] and item["error"]["code"] == 403
+            for item in answer.json()["objects"]
+        ] == [True, True]
     known = {"oid": hashlib.sha256(CONTENT).hexdigest(), "size": len(CONTENT)}
     assert batch(hub, other, objects=[known]).json()["objects"] == [known]  # what is there needs no room
     hub.set_repo(other, private=not private)

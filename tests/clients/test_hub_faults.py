@@ -27,14 +27,18 @@ class World:
 
     def __init__(self, hub, repo):
         self.hub, self.repo = hub, repo
-        hub.commit(repo, {"t.txt": b"0123456789" * 10, "w.bin": CONTENT, "d/x": b"x", "d/y": b"y", "d/z": b"z"})
+        hub.commit(
+            repo, {"t.txt": b"0123456789" * 10, "w.bin": CONTENT, "d/x": b"x", "d/y": b"y", "d/z": b"z"}
+        )
         self.number = 0
 
     def listing(self):
         return self.hub.request("GET", f"{self.hub.api(self.repo)}/tree/main?recursive=true")
 
     def regular(self, **headers):
-        return self.hub.request("GET", f"/api/resolve-cache/models/{self.repo}/{self.head()}/t.txt", headers=headers)
+        return self.hub.request(
+            "GET", f"/api/resolve-cache/models/{self.repo}/{self.head()}/t.txt", headers=headers
+        )
 
     def resolve(self):
         return self.hub.request("HEAD", f"/{self.repo}/resolve/main/w.bin")
@@ -48,8 +52,11 @@ class World:
 
     def batch(self):
         item = {"oid": hashlib.sha256(UPLOADED).hexdigest(), "size": len(UPLOADED)}
-        return self.hub.request("POST", f"/{self.repo}.git/info/lfs/objects/batch",
-                                {"operation": "upload", "transfers": ["basic"], "objects": [item]})
+        return self.hub.request(
+            "POST",
+            f"/{self.repo}.git/info/lfs/objects/batch",
+            {"operation": "upload", "transfers": ["basic"], "objects": [item]},
+        )
 
     def put(self):
         upload = json.loads(self.batch().body)["objects"][0].get("actions")
@@ -63,10 +70,15 @@ class World:
 
     def commit(self):
         self.number += 1
-        lines = [{"key": "header", "value": {"summary": "s"}},
-                 {"key": "file", "value": {"path": f"new-{self.number}", "content": "x"}}]
-        return self.hub.request("POST", f"{self.hub.api(self.repo)}/commit/main",
-                                b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        lines = [
+            {"key": "header", "value": {"summary": "s"}},
+            {"key": "file", "value": {"path": f"new-{self.number}", "content": "x"}},
+        ]
+        return self.hub.request(
+            "POST",
+            f"{self.hub.api(self.repo)}/commit/main",
+            b"".join(json.dumps(line).encode() + b"\n" for line in lines),
+        )
 
     def fetch(self):
         return self.hub.request("GET", f"/{self.repo}.git/info/refs?service=git-upload-pack")
@@ -82,9 +94,17 @@ class World:
 
 
 ROUTES = {  # a request, and what its target looks like
-    World.listing: "/tree/", World.regular: "/api/resolve-cache/", World.resolve: "/resolve/", World.lfs: "/lfs/.*GetObject",
-    World.preupload: "/preupload/", World.batch: "/objects/batch", World.put: "/lfs/.*PutObject", World.verify: "/verify",
-    World.commit: "/commit/", World.fetch: "/info/refs", World.unknown: "/no-such-route",
+    World.listing: "/tree/",
+    World.regular: "/api/resolve-cache/",
+    World.resolve: "/resolve/",
+    World.lfs: "/lfs/.*GetObject",
+    World.preupload: "/preupload/",
+    World.batch: "/objects/batch",
+    World.put: "/lfs/.*PutObject",
+    World.verify: "/verify",
+    World.commit: "/commit/",
+    World.fetch: "/info/refs",
+    World.unknown: "/no-such-route",
 }
 
 
@@ -109,17 +129,21 @@ def eventually(condition):
 
 
 def in_background(world, call, fault, until):
-    """Start a request, wait until the record of the fault's request fulfils `until`, clear all faults; the answer."""
+    """Start a request, wait until the record of its fault fulfils `until`, clear all faults; the answer."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         since = world.hub.last_seq()
         answer = pool.submit(attempt, call)
-        world.hub.wait_for(lambda seen: [item for item in seen if item["fault"] == fault and until(item)], since=since)
+        world.hub.wait_for(
+            lambda seen: [item for item in seen if item["fault"] == fault and until(item)], since=since
+        )
         world.hub.clear_faults()
         return answer.result(30)
 
 
 def test_the_readme_has_the_list():
-    listed = subprocess.run([sys.executable, HUB, "--list-faults"], check=True, text=True, stdout=subprocess.PIPE).stdout
+    listed = subprocess.run(
+        [sys.executable, HUB, "--list-faults"], check=True, text=True, stdout=subprocess.PIPE
+    ).stdout
     assert len(listed.splitlines()) == len(KINDS) + 2
     assert listed in (HUB / "README.md").read_text()
     assert all(kind.name and kind.example is not None and kind.imitates and kind.__doc__ for kind in KINDS)
@@ -150,7 +174,9 @@ def test_for_ever_means_until_it_is_cleared(world, name):
         if name.startswith("stall"):
             with socket.create_connection(world.hub.endpoint.removeprefix("http://").split(":")) as sock:
                 sock.sendall(f"GET {world.hub.api(world.repo)}/refs HTTP/1.1\r\n\r\n".encode())
-                world.hub.wait_for(lambda seen: seen[-1]["fault"] == fault and (name == "stall" or seen[-1]["sent"]))
+                world.hub.wait_for(
+                    lambda seen: seen[-1]["fault"] == fault and (name == "stall" or seen[-1]["sent"])
+                )
         else:
             attempt(lambda: world.hub.request("GET", f"{world.hub.api(world.repo)}/refs"))
     assert world.hub.faults()[0]["hits"] == 3
@@ -159,6 +185,7 @@ def test_for_ever_means_until_it_is_cleared(world, name):
 
 
 # What each kind does
+
 
 def check_status(world):
     world.hub.fault("/tree/", status=503, body={"error": "busy"}, headers={"Retry-After": "1"})
@@ -232,18 +259,24 @@ def check_reset(world):
 
 
 def check_reset_after(world):
-    for origin, method, target in ((world.hub.data, "GET", world.resolve().headers["Location"]),
-                                   (world.hub.endpoint, "GET", f"{world.hub.api(world.repo)}/tree/main")):
+    for origin, method, target in (
+        (world.hub.data, "GET", world.resolve().headers["Location"]),
+        (world.hub.endpoint, "GET", f"{world.hub.api(world.repo)}/tree/main"),
+    ):
         world.hub.fault(reset_after=10)
         address = urllib.parse.urlsplit(origin)
         with socket.create_connection((address.hostname, address.port)) as sock:
             parts = urllib.parse.urlsplit(target)
-            sock.sendall(f"{method} {parts.path}?{parts.query} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
+            sock.sendall(
+                f"{method} {parts.path}?{parts.query} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode()
+            )
             received = b""
             with pytest.raises(ConnectionResetError):
                 while piece := sock.recv(65536):
                     received += piece
-        assert received == b"" or len(received.partition(b"\r\n\r\n")[2]) <= 10  # a reset may overtake the bytes
+        assert (
+            received == b"" or len(received.partition(b"\r\n\r\n")[2]) <= 10
+        )  # a reset may overtake the bytes
 
 
 def check_lose_answer(world):
@@ -266,7 +299,9 @@ def check_stall(world):
     before = world.commits()
     fault = world.hub.fault("/commit/", stall=True, times=-1)
     with socket.create_connection(world.hub.endpoint.removeprefix("http://").split(":")) as sock:
-        sock.sendall(f"POST {world.hub.api(world.repo)}/commit/main HTTP/1.1\r\nContent-Length: 1000\r\n\r\n".encode())
+        sock.sendall(
+            f"POST {world.hub.api(world.repo)}/commit/main HTTP/1.1\r\nContent-Length: 1000\r\n\r\n".encode()
+        )
         world.hub.wait_for(lambda seen: seen[-1]["fault"] == fault)
     world.hub.wait_for(lambda seen: seen[-1]["end"])  # who leaves before has changed nothing
     answer = in_background(world, world.commit, fault, lambda item: item["end"] is None)
@@ -309,15 +344,20 @@ def check_move_head(world):
         before = world.commits()
         world.hub.fault(ROUTES[call], move_head="theirs.txt")
         assert call(world).status == 200
-        assert ("Somebody else's push" in dict(world.hub.history(world.repo)).values()
-                and world.commits() == before + (2 if call is World.commit else 1)), call
+        assert "Somebody else's push" in dict(
+            world.hub.history(world.repo)
+        ).values() and world.commits() == before + (2 if call is World.commit else 1), call
     assert world.hub.content(world.repo, "theirs.txt") == b"pushed by somebody else\n"
 
 
 def check_wrong_range(world):
     world.hub.fault(origin="data", wrong_range=100)
     answer = world.lfs(Range="bytes=10-19")
-    assert (answer.status, answer.body, answer.headers["Content-Range"]) == (206, CONTENT[10:20], "bytes 110-119/1000")
+    assert (answer.status, answer.body, answer.headers["Content-Range"]) == (
+        206,
+        CONTENT[10:20],
+        "bytes 110-119/1000",
+    )
     world.hub.fault("/tree/", wrong_range=100)
     assert world.listing().headers["Content-Range"].startswith("bytes 100-")
 
@@ -338,6 +378,8 @@ def check_flip_byte(world):
         world.hub.fault(origin="data", flip_byte=offset)
         body = world.lfs().body
         assert [at for at in range(1000) if body[at] != CONTENT[at]] == [offset] and len(body) == 1000
+    world.hub.fault(origin="data", method="PUT", flip_byte=1000)
+    assert world.put().status == 400 and world.put().status == 200  # the storage compares digests
     world.hub.fault("/tree/", flip_byte=7)
     with pytest.raises(UnicodeDecodeError):
         world.listing().json()
@@ -391,7 +433,11 @@ def check_gzip(world):
     assert part.headers["Content-Range"] == f"bytes 2-9/{len(answer.body)}"
     world.hub.fault("resolve-cache", gzip="chunked")
     whole = world.regular(Range="bytes=2-9")
-    assert (whole.status, whole.headers["Content-Length"], gzip.decompress(whole.body)) == (200, None, content)
+    assert (whole.status, whole.headers["Content-Length"], gzip.decompress(whole.body)) == (
+        200,
+        None,
+        content,
+    )
     assert whole.headers["ETag"].startswith('W/"')
     world.hub.fault("/commit/", gzip="chunked")
     assert json.loads(gzip.decompress(world.commit().body))["success"]
@@ -405,6 +451,7 @@ def test_what_it_does(world, name):
 
 
 # How faults are chosen
+
 
 def test_skip_times_and_method(hub, repo):
     fault = hub.fault("/refs$", method="GET", skip=1, times=2, status=503)
@@ -426,8 +473,9 @@ def test_a_refused_upload_leaves_the_connection_usable(world):
     world.hub.fault(origin="data", method="PUT", status=503)
     data = os.urandom(3_000_000)
     item = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    href = world.hub.call("POST", f"/{world.repo}.git/info/lfs/objects/batch", {
-        "operation": "upload", "objects": [item]})["objects"][0]["actions"]["upload"]["href"]
+    href = world.hub.call(
+        "POST", f"/{world.repo}.git/info/lfs/objects/batch", {"operation": "upload", "objects": [item]}
+    )["objects"][0]["actions"]["upload"]["href"]
     assert [world.hub.request("PUT", href, data, token=None).status for _ in range(2)] == [503, 200]
 
 
@@ -438,6 +486,7 @@ def test_nonsense_is_refused(hub):
 
 # The gzip trap as a mode of the whole Hub
 
+
 @pytest.mark.parametrize("mode", ["chunked", "length"])
 def test_gzip_only_for_those_who_allow_it(world, mode):
     world.hub.config(gzip=mode)
@@ -447,5 +496,8 @@ def test_gzip_only_for_those_who_allow_it(world, mode):
         assert (answer.headers["Content-Encoding"], answer.body) == (None, content)
     for value in ("gzip", "deflate, gzip;q=0.5", "*"):
         answer = world.regular(**{"Accept-Encoding": value, "Range": "bytes=10-19"})
-        assert (answer.headers["Content-Encoding"], answer.status) == ("gzip", 200 if mode == "chunked" else 206)
+        assert (answer.headers["Content-Encoding"], answer.status) == (
+            "gzip",
+            200 if mode == "chunked" else 206,
+        )
         assert answer.body != content[10:20]

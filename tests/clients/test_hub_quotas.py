@@ -17,13 +17,21 @@ def window(answer):
 @pytest.fixture
 def buckets(hub, repo):
     """One target for each bucket."""
-    return {"api": f"{hub.api(repo)}/refs", "resolvers": f"/{repo}/resolve/main/.gitattributes", "pages": f"/{repo}"}
+    return {
+        "api": f"{hub.api(repo)}/refs",
+        "resolvers": f"/{repo}/resolve/main/.gitattributes",
+        "pages": f"/{repo}",
+    }
 
 
 def test_every_answer_counts_in_its_bucket(hub, repo, buckets):
     hub.config(rate_quota={"api": 1000, "resolvers": 5000, "pages": 200})
-    targets = [*buckets.items(), ("api", "/api/nonsense"), ("resolvers", f"/api/resolve-cache/models/{repo}/x/y"),
-               ("resolvers", "/user/unknown/resolve/main/x")]
+    targets = [
+        *buckets.items(),
+        ("api", "/api/nonsense"),
+        ("resolvers", f"/api/resolve-cache/models/{repo}/x/y"),
+        ("resolvers", "/user/unknown/resolve/main/x"),
+    ]
     for bucket, target in targets:
         before, after = (window(hub.request("GET", target)) for _ in range(2))
         assert before[0] == bucket and before[1] - after[1] == 1 and before[3:] == after[3:]
@@ -34,14 +42,19 @@ def test_every_answer_counts_in_its_bucket(hub, repo, buckets):
 
 def test_each_account_has_its_own_count(hub, buckets):
     hub.config(rate_quota={"api": 77})
-    left = [window(hub.request("GET", buckets["api"], token=token))[1] for token in ("user", "other", None, "other")]
+    left = [
+        window(hub.request("GET", buckets["api"], token=token))[1]
+        for token in ("user", "other", None, "other")
+    ]
     assert left == [76, 76, 76, 75]
 
 
 @pytest.mark.parametrize("lfs", ["api", "pages", "resolvers"])
 def test_the_bucket_of_lfs(hub, repo, lfs):
     hub.config(lfs_bucket=lfs)
-    answer = hub.request("POST", f"/{repo}.git/info/lfs/objects/batch", {"operation": "upload", "objects": []})
+    answer = hub.request(
+        "POST", f"/{repo}.git/info/lfs/objects/batch", {"operation": "upload", "objects": []}
+    )
     assert (answer.status, window(answer)[0]) == (200, lfs)
 
 
@@ -58,14 +71,18 @@ def test_a_window_ends_and_the_next_begins(hub, buckets):
 
 @pytest.mark.parametrize("where", ["header", "text"])
 def test_commits_per_hour(hub, repo, where):
-    hub.config(action_quota={"commit": 2}, action_window_s=3600 if where == "text" else 3601, action_wait=where)
+    hub.config(
+        action_quota={"commit": 2}, action_window_s=3600 if where == "text" else 3601, action_wait=where
+    )
     hub.commit(repo, {"a": b"a"})
     hub.commit(repo, {"b": b"b"})
-    lines = (b'{"key":"header","value":{"summary":"s"}}\n{"key":"file","value":{"path":"c","content":"c"}}\n')
+    lines = b'{"key":"header","value":{"summary":"s"}}\n{"key":"file","value":{"path":"c","content":"c"}}\n'
     answer = hub.request("POST", f"{hub.api(repo)}/commit/main", lines)
     assert answer.status == 429 and window(answer)[1] > 0
-    assert answer.json()["error"] == ("You have exceeded the rate limit for repository commits (2 per hour). "
-                                      "You can retry this action in about 1 hour.")
+    assert answer.json()["error"] == (
+        "You have exceeded the rate limit for repository commits (2 per hour). "
+        "You can retry this action in about 1 hour."
+    )
     assert (answer.headers["Retry-After"] is not None) == (where == "header")
     assert len(hub.history(repo)) == 3
     hub.config(action_quota={"commit": None})

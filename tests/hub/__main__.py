@@ -23,8 +23,9 @@ from switches import SWITCHES
 from tls import authority, server_context
 
 
-NUMBERS = {"multipart_threshold": int, "chunk_size": int, "signature_lifetime_s": int, "upload_lifetime_s": int,
-           "page_size": int, "commit_takes_ms": int, "time_limit_ms": int, "rate_window_s": float, "action_window_s": float}
+NUMBERS = {"multipart_threshold": int, "chunk_size": int, "signature_lifetime_s": int, "page_size": int,
+           "upload_lifetime_s": int, "commit_takes_ms": int, "time_limit_ms": int,
+           "rate_window_s": float, "action_window_s": float}
 DICTS = ("rate_quota", "action_quota", "storage_quota")
 
 

@@ -26,9 +26,17 @@ from store import SHA256
 MAX_LINE = 1 << 30
 MISSING_LINE = "Add a line with the key `lfsFile`, `file` or `deletedFile`"
 MISSING_FILE = "A file with this name doesn't exist"
-LEGACY_LINES = {"files": "file", "lfsFiles": "lfsFile", "deletedFiles": "deletedFile", "deletedFolders": "deletedFolder",
-                "deletedEntries": "deletedEntry"}
-MOVED = "A commit has happened since. The branch was updated since you opened this page. Please refresh and try again."
+LEGACY_LINES = {
+    "files": "file",
+    "lfsFiles": "lfsFile",
+    "deletedFiles": "deletedFile",
+    "deletedFolders": "deletedFolder",
+    "deletedEntries": "deletedEntry",
+}
+MOVED = (
+    "A commit has happened since. The branch was updated since you opened this page. "
+    "Please refresh and try again."
+)
 
 
 @route("POST", "/api/{T}/{id}/commit/{rev}")
@@ -41,8 +49,9 @@ def commit(context, T, id, rev):
     context.quotas.action(context.account, "commit")
     header, operations = _read(context, repo)
     ref = f"refs/pr/{len(repo.meta['discussions']) + 1}" if create_pr else repo.writable_ref(rev)
-    return commit_lock.answer(repo, context.config, ref,
-                              lambda work: _make(context, repo, rev, header, operations, work))
+    return commit_lock.answer(
+        repo, context.config, ref, lambda work: _make(context, repo, rev, header, operations, work)
+    )
 
 
 def _make(context, repo, rev, header, operations, work):
@@ -56,18 +65,25 @@ def _make(context, repo, rev, header, operations, work):
         _track(repo, editor, operations)
         tree = editor.write()
         added = [operation.path for operation in operations if not isinstance(operation, Delete)]
-        commit_rules.check_result(repo, context.config, repo.writable_ref(rev), head.tree, tree,
-                                  [*added, ".gitattributes"])
+        commit_rules.check_result(
+            repo, context.config, repo.writable_ref(rev), head.tree, tree, [*added, ".gitattributes"]
+        )
         oid = _same_content(context, head) if tree == head.tree else None
         if oid is None:
-            oid = repo.git.write_commit(tree, [head.oid], context.account.name,
-                                        header["summary"], header.get("description") or "")
+            oid = repo.git.write_commit(
+                tree, [head.oid], context.account.name, header["summary"], header.get("description") or ""
+            )
         work.check()
-        answer = {"success": True, "commitOid": oid, "hookOutput": "",
-                  "commitUrl": f"{context.endpoint}/{repo.prefix}{repo.id}/commit/{oid}"}
+        answer = {
+            "success": True,
+            "commitOid": oid,
+            "hookOutput": "",
+            "commitUrl": f"{context.endpoint}/{repo.prefix}{repo.id}/commit/{oid}",
+        }
         if context.flag("create_pr"):
-            number = open_pull_request(repo, context.account, header["summary"], header.get("description") or "",
-                                       rev, oid, "open")
+            number = open_pull_request(
+                repo, context.account, header["summary"], header.get("description") or "", rev, oid, "open"
+            )
             answer["pullRequestUrl"] = f"{context.endpoint}/{repo.prefix}{repo.id}/discussions/{number}"
         elif oid != head.oid:
             try:
@@ -95,6 +111,7 @@ def _check_parent(header, head):
 
 
 # Reading the body
+
 
 def _read(context, repo):
     """(header, operations) of the request's body."""
@@ -227,9 +244,13 @@ class PutLfsFile(Operation):
             raise ApiError(400, f"The oid of {self.path} must be a sha256")
         stored = repo.lfs_size(self.oid)
         if stored is None:
-            raise ApiError(400, f"LFS pointer pointed to a file that does not exist: {self.path} ({self.oid})")
+            raise ApiError(
+                400, f"LFS pointer pointed to a file that does not exist: {self.path} ({self.oid})"
+            )
         if self.size is not None and self.size != stored:
-            raise ApiError(400, f"LFS pointer of {self.path} gives size {self.size}, the file has {stored} bytes")
+            raise ApiError(
+                400, f"LFS pointer of {self.path} gives size {self.size}, the file has {stored} bytes"
+            )
         self.size = stored
 
     def apply(self, editor):
@@ -269,6 +290,7 @@ OPERATIONS = {
 
 def _track(repo, editor, operations):
     """Append a line to .gitattributes for every LFS file that no rule covers yet, as the Hub does."""
+
     def read(path):
         entry = editor.entry(path)
         if entry is None or entry.mode == DIRECTORY:
@@ -286,4 +308,6 @@ def _track(repo, editor, operations):
         text = read(".gitattributes") or ""
         text += "" if text.endswith("\n") or not text else "\n"
         text += "".join(attributes.tracking_line(path) for path in added)
-        editor.put(".gitattributes", Entry(REGULAR, repo.git.write_blob(text.encode("utf-8", "surrogateescape"))))
+        editor.put(
+            ".gitattributes", Entry(REGULAR, repo.git.write_blob(text.encode("utf-8", "surrogateescape")))
+        )

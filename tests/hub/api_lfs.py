@@ -22,9 +22,10 @@ from store import SHA256
 
 MAX_FILES = 1000
 STORAGE_TEXTS = {
-    "private": "Private repository storage limit reached, please upgrade your plan to increase your private storage limit.",
-    "public": "Your storage patterns tripped our internal systems! Please contact us so we can verify your account and "
-              "unlock more storage for your use-case.",
+    "private": "Private repository storage limit reached, please upgrade your plan to increase your private "
+    "storage limit.",
+    "public": "Your storage patterns tripped our internal systems! Please contact us so we can verify your "
+    "account and unlock more storage for your use-case.",
 }
 LFS_TYPE = [("Content-Type", "application/vnd.git-lfs+json; charset=utf-8")]
 
@@ -35,7 +36,10 @@ def target_commit(context, repo, rev):
     if repo.resolve(rev) is None or (context.flag("create_pr") and not repo.git.ref(f"refs/heads/{rev}")):
         raise revision_not_found(rev)
     if repo.writable_ref(rev) is None:
-        raise ApiError(context.config.read_only_status, f'"{rev}" is not a branch: commits are only possible on branches and pull requests')
+        raise ApiError(
+            context.config.read_only_status,
+            f'"{rev}" is not a branch: commits are only possible on branches and pull requests',
+        )
     return repo.git.commit(repo.git.ref(repo.writable_ref(rev)))
 
 
@@ -78,8 +82,11 @@ def _judge(context, repo, commit, file, rules, ignore):
         raise ApiError(400, f"The sample of {path} is not base64") from None
     if not isinstance(size, int) or size < 0:
         raise ApiError(400, f"The size of {path} must be a number of bytes")
-    answer = {"path": path, "uploadMode": _mode(context.config, path, size, sample, rules),
-              "shouldIgnore": attributes.is_ignored(path, ignore)}
+    answer = {
+        "path": path,
+        "uploadMode": _mode(context.config, path, size, sample, rules),
+        "shouldIgnore": attributes.is_ignored(path, ignore),
+    }
     entry = repo.git.entry(commit.tree, path)
     if entry and entry.mode != DIRECTORY:
         blob = repo.git.blob(entry.oid)
@@ -109,6 +116,7 @@ def _is_binary(sample):
 
 # The LFS batch API
 
+
 @route("POST", "/{pre}{id.git}/info/lfs/objects/batch")
 def batch(context, pre, id):
     body = context.json()
@@ -125,8 +133,12 @@ def batch(context, pre, id):
         raise ApiError(413, f"A batch may have {context.config.batch_max_objects} objects")
     full = operation == "upload" and _check_room(context, repo, items)
     objects = [_batch_object(context, repo, operation, transfers, item, full) for item in items]
-    multipart = any("chunk_size" in item.get("actions", {}).get("upload", {}).get("header", {}) for item in objects)
-    return json_response({"transfer": "multipart" if multipart else "basic", "objects": objects}, 200, LFS_TYPE)
+    multipart = any(
+        "chunk_size" in item.get("actions", {}).get("upload", {}).get("header", {}) for item in objects
+    )
+    return json_response(
+        {"transfer": "multipart" if multipart else "basic", "objects": objects}, 200, LFS_TYPE
+    )
 
 
 def _check_room(context, repo, items):
@@ -135,9 +147,13 @@ def _check_room(context, repo, items):
     quota = context.config.storage_quota[kind]
     if quota is None:
         return False
-    new = {str(item.get("oid")): item["size"] for item in items
-           if isinstance(item.get("size"), int) and SHA256.match(str(item.get("oid")))
-           and repo.lfs_size(item["oid"]) is None}
+    new = {
+        str(item.get("oid")): item["size"]
+        for item in items
+        if isinstance(item.get("size"), int)
+        and SHA256.match(str(item.get("oid")))
+        and repo.lfs_size(item["oid"]) is None
+    }
     if not new or context.store.used_storage(repo.namespace, repo.private) + sum(new.values()) <= quota:
         return False
     if context.config.storage_refusal == "batch":
@@ -148,8 +164,11 @@ def _check_room(context, repo, items):
 def _batch_object(context, repo, operation, transfers, item, full):
     oid, size = str(item.get("oid")), item.get("size")
     if not SHA256.match(oid) or not isinstance(size, int) or size < 0:
-        return {"oid": oid, "size": size if isinstance(size, int) else 0,
-                "error": {"code": 422, "message": "Invalid object: oid is a sha256 and size a number of bytes"}}
+        return {
+            "oid": oid,
+            "size": size if isinstance(size, int) else 0,
+            "error": {"code": 422, "message": "Invalid object: oid is a sha256 and size a number of bytes"},
+        }
     answer = {"oid": oid, "size": size}
     stored = repo.lfs_size(oid)
     if operation == "download":
@@ -159,10 +178,19 @@ def _batch_object(context, repo, operation, transfers, item, full):
     elif stored == size:
         return answer
     elif full:
-        return {**answer, "error": {"code": 403, "message": STORAGE_TEXTS["private" if repo.private else "public"]}}
+        return {
+            **answer,
+            "error": {"code": 403, "message": STORAGE_TEXTS["private" if repo.private else "public"]},
+        }
     elif size > context.config.max_file_size:
-        return {**answer, "error": {"code": 422, "message": f"The file is too large: {size} bytes are larger than the "
-                                                            f"limit of {context.config.max_file_size}"}}
+        return {
+            **answer,
+            "error": {
+                "code": 422,
+                "message": f"The file is too large: {size} bytes are larger than the "
+                f"limit of {context.config.max_file_size}",
+            },
+        }
     else:
         actions = _upload_actions(context, repo, transfers, oid, size)
     return {**answer, "authenticated": True, "actions": actions}
@@ -180,7 +208,9 @@ def _upload_actions(context, repo, transfers, oid, size):
         verify["header"] = {"Authorization": authorization}
     if "multipart" in transfers and size > context.config.multipart_threshold:
         return {"upload": _start_multipart(context, repo, oid, size), "verify": verify}
-    url = context.signer.url("PUT", object_path(repo, oid), [("x-hub-size", str(size)), ("x-id", "PutObject")])
+    url = context.signer.url(
+        "PUT", object_path(repo, oid), [("x-hub-size", str(size)), ("x-id", "PutObject")]
+    )
     return {"upload": _action(context, url), "verify": verify}
 
 
@@ -192,10 +222,15 @@ def _start_multipart(context, repo, oid, size):
     open(os.path.join(folder, "data"), "wb").close()
     with open(os.path.join(folder, "upload.json"), "w", encoding="utf-8") as file:
         json.dump({"repo": repo.uid, "oid": oid, "size": size, "chunk_size": chunk}, file)
-    parts = {f"{number:05d}": context.signer.url("PUT", part_path(upload, number), [("x-id", "UploadPart")])
-             for number in range(1, -(-size // chunk) + 1)}
-    return _action(context, f"{context.endpoint}/api/complete_multipart?uploadId={upload}",
-                   {"chunk_size": str(chunk), **parts})
+    parts = {
+        f"{number:05d}": context.signer.url("PUT", part_path(upload, number), [("x-id", "UploadPart")])
+        for number in range(1, -(-size // chunk) + 1)
+    }
+    return _action(
+        context,
+        f"{context.endpoint}/api/complete_multipart?uploadId={upload}",
+        {"chunk_size": str(chunk), **parts},
+    )
 
 
 @route("POST", "/api/complete_multipart")

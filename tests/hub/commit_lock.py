@@ -12,7 +12,9 @@ from http_engine import Response
 
 BUSY = "Another commit operation is in progress for this repository. Please try again later."
 TICK_S = 0.005
-GATEWAY = b"<html><head><title>504 Gateway Time-out</title></head><body><h1>504 Gateway Time-out</h1></body></html>"
+GATEWAY = (
+    b"<html><head><title>504 Gateway Time-out</title></head><body><h1>504 Gateway Time-out</h1></body></html>"
+)
 
 
 class TooLate(Exception):

@@ -21,8 +21,11 @@ def check_request(request, config):
 
 def check_lines(config, lfs_files):
     if lfs_files > config.max_commit_lfs_files:
-        raise ApiError(413, f"Too many LFS files in one commit: {lfs_files} is over the limit of "
-                       f"{config.max_commit_lfs_files}")
+        raise ApiError(
+            413,
+            f"Too many LFS files in one commit: {lfs_files} is over the limit of "
+            f"{config.max_commit_lfs_files}",
+        )
 
 
 def check_path(config, path):
@@ -35,8 +38,11 @@ def check_result(repo, config, ref, before, after, added):
     """What the commit would make: `before` and `after` are trees, `added` the paths of its files."""
     entries = {path: repo.git.entry(after, path) for path in added}
     present = {path: repo.git.entry(before, path) for path in added}
-    changed = [path for path, entry in entries.items()
-               if entry and entry.mode != DIRECTORY and entry != present[path]]
+    changed = [
+        path
+        for path, entry in entries.items()
+        if entry and entry.mode != DIRECTORY and entry != present[path]
+    ]
     _check_sizes(repo, config, ref, entries, changed)
     _check_folders(repo, config, ref, before, after, changed)
     _check_ignored(repo, config, before, changed)
@@ -45,15 +51,25 @@ def check_result(repo, config, ref, before, after, added):
 def _check_sizes(repo, config, ref, entries, changed):
     large = [path for path in changed if repo.git.blob(entries[path].oid).size > config.max_regular_size]
     if large:
-        raise ApiError(400, f"Your push was rejected because it contains files larger than {_mib(config)}. Please use "
-                       f"https://git-lfs.github.com/ to store large files. {DOCS} Offending files: "
-                       + " ".join(f"- {path} (ref: {ref})" for path in large[:20]))
-    binary = [path for path in changed if repo.git.blob(entries[path].oid).size > config.lfs_binary_size
-              and b"\0" in repo.git.content(entries[path].oid)]
+        raise ApiError(
+            400,
+            f"Your push was rejected because it contains files larger than {_mib(config)}. Please use "
+            f"https://git-lfs.github.com/ to store large files. {DOCS} Offending files: "
+            + " ".join(f"- {path} (ref: {ref})" for path in large[:20]),
+        )
+    binary = [
+        path
+        for path in changed
+        if repo.git.blob(entries[path].oid).size > config.lfs_binary_size
+        and b"\0" in repo.git.content(entries[path].oid)
+    ]
     if binary:
-        raise ApiError(400, "Your push was rejected because it contains binary files. Please use "
-                       f"https://git-lfs.github.com/ to store binary files. {DOCS} Offending files: "
-                       + " ".join(f"- {path} (ref: {ref})" for path in binary[:20]))
+        raise ApiError(
+            400,
+            "Your push was rejected because it contains binary files. Please use "
+            f"https://git-lfs.github.com/ to store binary files. {DOCS} Offending files: "
+            + " ".join(f"- {path} (ref: {ref})" for path in binary[:20]),
+        )
 
 
 def _mib(config):
@@ -66,12 +82,16 @@ def _check_folders(repo, config, ref, before, after, changed):
         count = len(repo.git.tree(repo.git.entry(after, folder).oid))
         old = repo.git.entry(before, folder)
         if count > config.max_folder_entries and (
-                old is None or old.mode != DIRECTORY or count > len(repo.git.tree(old.oid))):
+            old is None or old.mode != DIRECTORY or count > len(repo.git.tree(old.oid))
+        ):
             offending.append(f"/{folder}/" if folder else "/")
     if offending:
-        raise ApiError(400, "Your push was rejected because it contains too many files per directory. Each directory in "
-                       f"your git repo can only contain up to {config.max_folder_entries} files. Offending reference: "
-                       f"{ref} Offending directories: {' '.join(sorted(offending)[:20])}")
+        raise ApiError(
+            400,
+            "Your push was rejected because it contains too many files per directory. Each directory in "
+            f"your git repo can only contain up to {config.max_folder_entries} files. Offending reference: "
+            f"{ref} Offending directories: {' '.join(sorted(offending)[:20])}",
+        )
 
 
 def _check_ignored(repo, config, before, changed):

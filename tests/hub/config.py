@@ -99,7 +99,9 @@ class Config:
         elif isinstance(value, float):
             if name not in FRACTIONS:
                 raise ValueError(f"{name} must be an integer")
-        elif (isinstance(value, bool) or not isinstance(value, int)) and not (name == "page_size" and value is None):
+        elif (isinstance(value, bool) or not isinstance(value, int)) and not (
+            name == "page_size" and value is None
+        ):
             raise ValueError(f"{name} must be an integer")
         return value
 

@@ -33,8 +33,8 @@ REPO_ID = re.compile(r"[0-9a-f]{24}")
 
 
 class Action:
-    """One kind of fault. Its docstring says what happens, for the list; `imitates` says where that comes from;
-    `example` is a value that the tests use. `released` is set when the fault is cleared."""
+    """One kind of fault. Its docstring says what happens, for the list; `imitates` says where that comes
+    from; `example` is a value that the tests use. `released` is set when the fault is cleared."""
 
     name = example = imitates = None
 
@@ -80,8 +80,10 @@ class RateLimited(Action):
     def before(self, request):
         if request.origin == "data":
             return _answer(429, {"body": "Too Many Requests", "headers": {"Retry-After": str(self.value)}})
-        headers = {"RateLimit": f'"{bucket_of(request.path)}";r=0;t={self.value}',
-                   "RateLimit-Policy": f'"fixed window";"{bucket_of(request.path)}";q=1000;w=300'}
+        headers = {
+            "RateLimit": f'"{bucket_of(request.path)}";r=0;t={self.value}',
+            "RateLimit-Policy": f'"fixed window";"{bucket_of(request.path)}";q=1000;w=300',
+        }
         return _answer(429, {"body": {"error": "We had to rate limit you"}, "headers": headers})
 
 
@@ -176,7 +178,7 @@ class LoseAnswerStatus(Action):
 
 
 class Stall(Action):
-    """neither works nor answers until the fault is cleared; a client that leaves before has changed nothing"""
+    """neither works nor answers until it is cleared; a client that leaves before has changed nothing"""
 
     name, example = "stall", True
     imitates = "a peer that is gone without a word"
@@ -265,10 +267,14 @@ class WrongLength(Action):
 
 
 class FlipByte(Action):
-    """changes the highest bit of the byte at offset N of the body"""
+    """changes the highest bit of the byte at offset N of the body; of a PUT: of what is uploaded"""
 
     name, example = "flip_byte", 7
     imitates = "bad memory in a machine on the way, a rotten cache"
+
+    def before(self, request):
+        if request.method == "PUT":
+            request.stream = io.BufferedReader(_Flipped(request.stream, self.value), 1 << 18)
 
     def after(self, request, response):
         self.wire(response).flip = self.value
@@ -318,8 +324,11 @@ class EmptyListing(Action):
         if response.status != 200 or "json" not in dict(response.headers).get("Content-Type", ""):
             return response
         value = json.loads(response.body)
-        emptied = [] if isinstance(value, list) else {
-            name: [] if isinstance(item, list) else item for name, item in value.items()}
+        emptied = (
+            []
+            if isinstance(value, list)
+            else {name: [] if isinstance(item, list) else item for name, item in value.items()}
+        )
         kept = [(name, item) for name, item in response.headers if name not in ("Content-Type", "Link")]
         return json_response(emptied, 200, kept)
 
@@ -334,9 +343,31 @@ class Gzip(Action):
         return gzip_trap.answer(request, work, self.value)
 
 
-KINDS = [Status, RateLimited, Delay, DelayAnswer, Bandwidth, CutAfter, Reset, ResetAfter, LoseAnswer,
-         LoseAnswerStatus, Stall, StallAfter, Twice, Late, MoveHead, WrongRange, WrongLength, FlipByte,
-         ExpiredSignature, Portal, SmallPages, EmptyListing, Gzip]
+KINDS = [
+    Status,
+    RateLimited,
+    Delay,
+    DelayAnswer,
+    Bandwidth,
+    CutAfter,
+    Reset,
+    ResetAfter,
+    LoseAnswer,
+    LoseAnswerStatus,
+    Stall,
+    StallAfter,
+    Twice,
+    Late,
+    MoveHead,
+    WrongRange,
+    WrongLength,
+    FlipByte,
+    ExpiredSignature,
+    Portal,
+    SmallPages,
+    EmptyListing,
+    Gzip,
+]
 ACTIONS = {kind.name: kind for kind in KINDS}
 DETAILS = {"body", "headers"}
 
@@ -344,11 +375,15 @@ DETAILS = {"body", "headers"}
 def list_faults():
     """THE list as a Markdown table."""
     lines = ["| action | effect | imitates |", "|---|---|---|"]
-    lines += [f'| `"{kind.name}": {json.dumps(kind.example)}` | {kind.__doc__} | {kind.imitates} |' for kind in KINDS]
+    lines += [
+        f'| `"{kind.name}": {json.dumps(kind.example)}` | {kind.__doc__} | {kind.imitates} |'
+        for kind in KINDS
+    ]
     return "\n".join(lines)
 
 
 # What the kinds need
+
 
 class _Throttled(io.RawIOBase):
     """A request's body at some bytes a second."""
@@ -363,6 +398,24 @@ class _Throttled(io.RawIOBase):
     def readinto(self, buffer):
         count = self.stream.readinto1(memoryview(buffer)[: max(1, self.rate // 20)])
         self.released.wait(count / self.rate)
+        return count
+
+
+class _Flipped(io.RawIOBase):
+    """A request's body with one byte changed."""
+
+    def __init__(self, stream, offset):
+        super().__init__()
+        self.stream, self.left = stream, offset
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        count = self.stream.readinto1(buffer)
+        if 0 <= self.left < count:
+            memoryview(buffer)[self.left] ^= 0x80
+        self.left -= count
         return count
 
 

@@ -14,23 +14,25 @@ MODEL_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?\Z", re.ASCII)
 NESTED = object()  # a value that is neither a scalar nor a list of scalars
 EMPTY = "empty or missing yaml metadata in repo card"
 LICENSES = """apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0
-bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0
-cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0
-cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
-cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl
-lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0
-openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license
-fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown
-other""".split()
-TASKS = """text-classification token-classification table-question-answering question-answering zero-shot-classification
-translation summarization feature-extraction text-generation fill-mask sentence-similarity text-to-speech text-to-audio
-automatic-speech-recognition audio-to-audio audio-classification voice-activity-detection depth-estimation
-image-classification object-detection image-segmentation text-to-image image-to-text image-to-image image-to-video
-unconditional-image-generation video-classification reinforcement-learning robotics tabular-classification
-tabular-regression tabular-to-text table-to-text multiple-choice text-ranking text-retrieval time-series-forecasting
-text-to-video image-text-to-text visual-question-answering document-question-answering zero-shot-image-classification
-graph-ml mask-generation zero-shot-object-detection text-to-3d image-to-3d image-feature-extraction
-video-text-to-text keypoint-detection visual-document-retrieval any-to-any video-to-video other""".split()
+bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc
+cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0
+cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0
+cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0
+eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research
+lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0 openrail++ osl-3.0 postgresql
+ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license fair-noncommercial-research-license llama2
+llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown other""".split()
+TASKS = """text-classification token-classification table-question-answering question-answering
+zero-shot-classification translation summarization feature-extraction text-generation fill-mask
+sentence-similarity text-to-speech text-to-audio automatic-speech-recognition audio-to-audio
+audio-classification voice-activity-detection depth-estimation image-classification object-detection
+image-segmentation text-to-image image-to-text image-to-image image-to-video
+unconditional-image-generation video-classification reinforcement-learning robotics
+tabular-classification tabular-regression tabular-to-text table-to-text multiple-choice text-ranking
+text-retrieval time-series-forecasting text-to-video image-text-to-text visual-question-answering
+document-question-answering zero-shot-image-classification graph-ml mask-generation
+zero-shot-object-detection text-to-3d image-to-3d image-feature-extraction video-text-to-text
+keypoint-detection visual-document-retrieval any-to-any video-to-video other""".split()
 SIZES = """n<1K 1K<n<10K 10K<n<100K 100K<n<1M 1M<n<10M 10M<n<100M 100M<n<1B 1B<n<10B 10B<n<100B 100B<n<1T
 n>1T""".split()
 COLORS = ["red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"]
@@ -53,12 +55,14 @@ def judge(text, repo_type):
 
 # Rules: each looks at one field
 
+
 def _one_of(name, allowed, may_be_array=False):
     def rule(values, errors, warnings):
         value = values.get(name)
         found = value if isinstance(value, list) and may_be_array else [value]
         if value is not None and any(item not in allowed for item in found):
             errors.append(f'"{name}" must be one of [{", ".join(allowed + ["array"] * may_be_array)}]')
+
     return rule
 
 
@@ -66,17 +70,24 @@ def _array(name):
     def rule(values, errors, warnings):
         if values.get(name) is not None and not isinstance(values[name], list):
             errors.append(f'"{name}" must be an array')
+
     return rule
 
 
 def _each(name, fits, complaint, as_warning=False):
     """Every value of a field that is a scalar or an array; `complaint` may use {label} and {value}."""
+
     def rule(values, errors, warnings):
         value = values.get(name)
-        items = [(f"{name}[{n}]", item) for n, item in enumerate(value)] if isinstance(value, list) else [(name, value)]
+        items = (
+            [(f"{name}[{n}]", item) for n, item in enumerate(value)]
+            if isinstance(value, list)
+            else [(name, value)]
+        )
         for label, item in items:
             if item not in (None, NESTED) and not fits(str(item)):
                 (warnings if as_warning else errors).append(complaint.format(label=label, value=item))
+
     return rule
 
 
@@ -84,39 +95,59 @@ def _not_empty(name):
     def rule(values, errors, warnings):
         if values.get(name) == "":
             errors.append(f'"{name}" is not allowed to be empty')
+
     return rule
 
 
 RULES = {
     "all": [
         _one_of("license", LICENSES, may_be_array=True),
-        _each("language", lambda text: text == text.lower(), '"{label}" must only contain lowercase characters'),
-        _each("language", lambda text: re.match(r"[a-zA-Z]{2,3}\Z|code\Z|multilingual\Z", text),
-              '"{label}" with value "{value}" is not valid. It must be an ISO 639-1, 639-2 or 639-3 code (two/three '
-              'letters), or a special value like "code", "multilingual". If you want to use BCP-47 identifiers, you can '
-              "specify them in language_bcp47."),
+        _each(
+            "language", lambda text: text == text.lower(), '"{label}" must only contain lowercase characters'
+        ),
+        _each(
+            "language",
+            lambda text: re.match(r"[a-zA-Z]{2,3}\Z|code\Z|multilingual\Z", text),
+            '"{label}" with value "{value}" is not valid. It must be an ISO 639-1, 639-2 or 639-3 code '
+            '(two/three letters), or a special value like "code", "multilingual". If you want to use BCP-47 '
+            "identifiers, you can specify them in language_bcp47.",
+        ),
         _array("tags"),
     ],
     "model": [
         _not_empty("base_model"),
-        _each("base_model", lambda text: not text or MODEL_ID.match(text),
-              '"{label}" with value "{value}" is not valid. Use a model id from https://hf.co/models.'),
-        _each("pipeline_tag", lambda text: text in TASKS,
-              'The pipeline tag "{value}" is not in the official list: ' + ", ".join(TASKS), as_warning=True),
+        _each(
+            "base_model",
+            lambda text: not text or MODEL_ID.match(text),
+            '"{label}" with value "{value}" is not valid. Use a model id from https://hf.co/models.',
+        ),
+        _each(
+            "pipeline_tag",
+            lambda text: text in TASKS,
+            'The pipeline tag "{value}" is not in the official list: ' + ", ".join(TASKS),
+            as_warning=True,
+        ),
     ],
     "dataset": [
         _array("size_categories"),
-        _each("size_categories", lambda text: text in SIZES, '"{label}" must be one of [' + ", ".join(SIZES) + "]"),
-        _each("task_categories", lambda text: text in TASKS,
-              'The task_categories "{value}" is not in the official list: ' + ", ".join(TASKS), as_warning=True),
+        _each(
+            "size_categories",
+            lambda text: text in SIZES,
+            '"{label}" must be one of [' + ", ".join(SIZES) + "]",
+        ),
+        _each(
+            "task_categories",
+            lambda text: text in TASKS,
+            'The task_categories "{value}" is not in the official list: ' + ", ".join(TASKS),
+            as_warning=True,
+        ),
     ],
-    "space": [
-        _one_of("sdk", SDKS), _one_of("colorFrom", COLORS), _one_of("colorTo", COLORS),
-    ],
+    "space": [_one_of("sdk", SDKS), _one_of("colorFrom", COLORS), _one_of("colorTo", COLORS)],
 }
 
 
 # The text
+
 
 def _block(text):
     """The lines between the two `---`, None without a block or without its end."""

@@ -19,8 +19,10 @@ SMALLEST = 20
 def allows(request):
     """Whether Accept-Encoding allows gzip."""
     given = [item.split(";") for item in request.headers.get("accept-encoding", "").lower().split(",")]
-    return any(name.strip() in ("gzip", "*") and not any(re.match(r"\s*q=0(\.0*)?\s*\Z", item) for item in more)
-               for name, *more in given)
+    return any(
+        name.strip() in ("gzip", "*") and not any(re.match(r"\s*q=0(\.0*)?\s*\Z", item) for item in more)
+        for name, *more in given
+    )
 
 
 class GzipTrap:
@@ -40,8 +42,12 @@ def answer(request, work, mode):
     wanted = request.headers.pop("range", None) if request.method in ("GET", "HEAD") else None
     response = work(request)
     headers = dict(response.headers)
-    if (response.status != 200 or not TEXT.match(headers.get("Content-Type", ""))
-            or not hasattr(response.body, "__len__") or len(response.body) < SMALLEST):
+    if (
+        response.status != 200
+        or not TEXT.match(headers.get("Content-Type", ""))
+        or not hasattr(response.body, "__len__")
+        or len(response.body) < SMALLEST
+    ):
         if wanted is None:
             return response
         request.headers["range"] = wanted

@@ -62,8 +62,11 @@ class Quotas:
         if used <= quota:
             return headers, None
         minutes = width / 60
-        return headers, ApiError(429, f"We had to rate limit you, you hit the quota of {quota} {bucket} requests per "
-                                 f"{minutes:g} minutes period.")
+        return headers, ApiError(
+            429,
+            f"We had to rate limit you, you hit the quota of {quota} {bucket} requests per "
+            f"{minutes:g} minutes period.",
+        )
 
     def action(self, account, name):
         """Count an action (a key of ACTIONS); ApiError 429 if the account has done it too often."""
@@ -73,9 +76,12 @@ class Quotas:
         used, left = self.acts.count((name, account.name), quota, width)
         if used > quota:
             hours = max(1, round(width / 3600))
-            raise ApiError(429, f"You have exceeded the rate limit for {ACTIONS[name]} ({quota} per hour). You can "
-                           f"retry this action in about {hours} hour{'s' if hours > 1 else ''}.",
-                           headers=self._retry_after(left))
+            raise ApiError(
+                429,
+                f"You have exceeded the rate limit for {ACTIONS[name]} ({quota} per hour). You can "
+                f"retry this action in about {hours} hour{'s' if hours > 1 else ''}.",
+                headers=self._retry_after(left),
+            )
 
     def _retry_after(self, left):
         return [("Retry-After", str(max(1, math.ceil(left))))] if self.config.action_wait == "header" else []

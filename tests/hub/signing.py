@@ -31,10 +31,16 @@ class Signer:
         config = self.config
         lifetime = config.upload_lifetime_s if method == "PUT" else config.signature_lifetime_s
         began = int(time.time()) - config.signature_age_s
-        fields = self._cloudfront(began + lifetime) if config.signature_style == "cloudfront" else self._s3(began, lifetime)
+        fields = (
+            self._cloudfront(began + lifetime)
+            if config.signature_style == "cloudfront"
+            else self._s3(began, lifetime)
+        )
         query = urllib.parse.urlencode([*fields, *parameters], quote_via=urllib.parse.quote, safe="")
         signature = SIGNATURES[config.signature_style] + self._sign(method, self.host, path, query)
-        return f"{self.scheme}://{self.host}{path}?{query}{signature}" + (KEY_PAIR if "&Sig" in signature else "")
+        return f"{self.scheme}://{self.host}{path}?{query}{signature}" + (
+            KEY_PAIR if "&Sig" in signature else ""
+        )
 
     def _s3(self, began, lifetime):
         moment = time.gmtime(began)
@@ -53,7 +59,9 @@ class Signer:
     def problem(self, method, host, path, query):
         """Why a request must be refused: (code, message), or None if its signature is good."""
         query = query.removesuffix(KEY_PAIR)
-        signed, _, signature = query.rpartition(next((text for text in SIGNATURES.values() if text in query), "&"))
+        signed, _, signature = query.rpartition(
+            next((text for text in SIGNATURES.values() if text in query), "&")
+        )
         method = "GET" if method == "HEAD" else method
         if not hmac.compare_digest(signature.encode(), self._sign(method, host, path, signed).encode()):
             return "SignatureDoesNotMatch", "The request signature we calculated does not match."

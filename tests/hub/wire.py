@@ -1,4 +1,4 @@
-"""How an answer that met a fault goes over the wire: slowly, with a pause, changed, cut short, or ended by a reset.
+"""How an answer that met a fault goes over the wire: slowly, with a pause, changed, cut short, or reset.
 
 Sizes and offsets count bytes of the body; of a chunked answer the payload, not the framing. http_engine.py
 sends every other answer itself, and faster.
@@ -49,6 +49,7 @@ class Wire:
     def _head(self, response):
         def changed(match):
             return b"Content-Length: %d" % max(0, int(match[1]) + self.longer)
+
         return re.sub(rb"Content-Length: (\d+)", changed, response.head()) if self.longer else response.head()
 
     def _send_body(self, request, body, progress):
