@@ -2,7 +2,6 @@
 
 import discussions
 import merging
-from api_files import commit_of
 from discussions import STATUSES, is_pull
 from errors import ApiError
 from http_engine import json_response
@@ -37,7 +36,7 @@ def open_discussion(context, T, id):
     with repo.lock:
         if body.get("pullRequest"):
             number = open_pull_request(
-                repo, context.account, title, description, "main", commit_of(repo, "main").oid, "draft"
+                repo, context.account, title, description, "main", repo.commit("main").oid, "draft"
             )
         else:
             number = discussions.add(repo, context.account, title, description)["num"]

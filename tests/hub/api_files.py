@@ -15,13 +15,6 @@ MAX_FORM_PATHS = 1000
 MAX_JSON_PATHS = 2000
 
 
-def commit_of(repo, rev):
-    commit = repo.resolve(rev)
-    if commit is None:
-        raise revision_not_found(rev)
-    return commit
-
-
 def describe_entry(repo, path, entry):
     """The JSON object of one path of a tree."""
     if entry.mode == DIRECTORY:
@@ -61,7 +54,7 @@ def tree(context, T, id, rev, path):
     repo = context.repo(T, id)
     expand = context.flag("expand")
     offset, pinned = context.cursor() or (0, None)  # the pages of one listing are of one commit
-    commit = commit_of(repo, pinned or rev)
+    commit = repo.commit(pinned or rev)
     path = path.rstrip("/")
     folder = repo.git.entry(commit.tree, path)
     if folder is None or folder.mode != DIRECTORY:
@@ -82,7 +75,7 @@ def tree(context, T, id, rev, path):
 @route("POST", "/api/{T}/{id}/paths-info/{rev}")
 def paths_info(context, T, id, rev):
     repo = context.repo(T, id)
-    commit = commit_of(repo, rev)
+    commit = repo.commit(rev)
     paths, expand = _wanted_paths(context)
     found = []
     for path in dict.fromkeys(paths):
@@ -121,7 +114,7 @@ def treesize_root(context, T, id, rev):
 @route("GET", "/api/{T}/{id}/treesize/{rev}/{path*}")
 def treesize(context, T, id, rev, path):
     repo = context.repo(T, id)
-    commit = commit_of(repo, rev)
+    commit = repo.commit(rev)
     folder = repo.git.entry(commit.tree, path.rstrip("/"))
     if folder is None or folder.mode != DIRECTORY:
         raise entry_not_found(f'{path} does not exist on "{rev}"', commit.oid)
@@ -173,7 +166,7 @@ def _serve_blob(context, repo, entry, headers):
 @route("GET", "/{pre}{id}/resolve/{rev}/{path*}")
 def resolve(context, pre, id, rev, path):
     repo = context.repo(pre, id, "bytes")
-    commit = commit_of(repo, rev)
+    commit = repo.commit(rev)
     entry, blob = _file(repo, commit, path)
     headers = _headers(context, commit, path)
     if blob.lfs:
@@ -199,7 +192,7 @@ def resolve_cache(context, T, id, sha, path):
         raise ApiError(403, "Files of a private repository are not in the cache")
     if len(sha) != 40:
         raise revision_not_found(sha)
-    commit = commit_of(repo, sha)
+    commit = repo.commit(sha)
     entry, blob = _file(repo, commit, path)
     headers = _headers(context, commit, path)
     if blob.lfs:
@@ -211,7 +204,7 @@ def resolve_cache(context, T, id, sha, path):
 @route("GET", "/{pre}{id}/raw/{rev}/{path*}")
 def raw(context, pre, id, rev, path):
     repo = context.repo(pre, id, "bytes")
-    commit = commit_of(repo, rev)
+    commit = repo.commit(rev)
     entry, _ = _file(repo, commit, path)
     content = repo.git.content(entry.oid)
     headers = [*_headers(context, commit, path), ("Content-Type", "text/plain; charset=utf-8")]

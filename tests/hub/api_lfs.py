@@ -12,7 +12,6 @@ import uuid
 import attributes
 import discussions
 import paths
-from api_files import commit_of
 from data_origin import download_url, object_path, part_path
 from errors import ApiError, revision_not_found
 from gitrepo import DIRECTORY, iso_date
@@ -21,6 +20,7 @@ from routes import route
 from store import SHA256
 
 MAX_FILES = 1000
+MAX_PARTS = 100_000
 STORAGE_TEXTS = {
     "private": "Private repository storage limit reached, please upgrade your plan to increase your private "
     "storage limit.",
@@ -48,14 +48,12 @@ def preupload(context, T, id, rev):
     repo = context.repo(T, id, "propose" if context.flag("create_pr") else "metadata")
     if not context.flag("create_pr"):
         may_push(context, repo, rev)
-    commit = target_commit(context, repo, rev) if context.flag("create_pr") else commit_of(repo, rev)
+    commit = target_commit(context, repo, rev) if context.flag("create_pr") else repo.commit(rev)
     body = context.json()
-    files = body.get("files")
-    if not isinstance(files, list) or len(files) > MAX_FILES:
-        raise ApiError(400, f'"files" must be an array of at most {MAX_FILES} items')
+    files = context.items(body, "files", 0, MAX_FILES)
     stored = repo.reader(commit.tree)
     given = body.get("gitAttributes")
-    rules = stored if given is None else lambda path: given if path == ".gitattributes" else stored(path)
+    rules = stored if not isinstance(given, str) else lambda path: given if path == ".gitattributes" else stored(path)
     ignore = body["gitIgnore"] if isinstance(body.get("gitIgnore"), str) else stored(".gitignore") or ""
     answers = [_judge(context, repo, commit, file, rules, ignore) for file in files]
     return json_response({"files": answers, "commitOid": commit.oid})
@@ -246,7 +244,7 @@ def complete_multipart(context):
     body = context.json()
     if repo is None or body.get("oid") != facts["oid"]:
         raise ApiError(400, "The upload is for another object")
-    _check_parts(folder, facts, body.get("parts"))
+    _check_parts(folder, facts, context.items(body, "parts", 1, MAX_PARTS))
     path = os.path.join(folder, "data")
     if os.path.getsize(path) != facts["size"] or _sha256(path) != facts["oid"]:
         raise ApiError(400, "The content does not match the announced digest and size")
@@ -258,7 +256,7 @@ def complete_multipart(context):
 def _check_parts(folder, facts, parts):
     """Every part must be there, in order, with the ETag its upload was answered with."""
     count = -(-facts["size"] // facts["chunk_size"])
-    if not isinstance(parts, list) or [part.get("partNumber") for part in parts] != list(range(1, count + 1)):
+    if [part.get("partNumber") for part in parts] != list(range(1, count + 1)):
         raise ApiError(400, f"parts must be the {count} parts of the upload in ascending order")
     for part in parts:
         number = part["partNumber"]

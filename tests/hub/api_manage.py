@@ -6,7 +6,6 @@ import binascii
 import attributes
 import paths
 import store
-from api_files import commit_of
 from errors import ApiError
 from gitrepo import REGULAR, Entry, TreeEditor
 from http_engine import json_response
@@ -15,6 +14,7 @@ from routes import route
 from store import ORGANIZATIONS
 
 VISIBILITIES = {"public", "private", "protected"}
+MAX_FIRST_FILES, MAX_COPIES = 1000, 500
 SDKS = ("gradio", "streamlit", "docker", "static")
 
 
@@ -28,7 +28,7 @@ def _namespace(context, name):
 
 def _kind(body):
     kind = body.get("type") or "model"
-    if kind not in store.PLURALS:
+    if not isinstance(kind, str) or kind not in store.PLURALS:
         raise ApiError(400, f'Invalid type "{kind}": expected one of {", ".join(store.PLURALS)}')
     return kind
 
@@ -59,7 +59,11 @@ def _new_id(context, repo_id):
 def _visibility(kind, body):
     """The flags that `visibility`, or the older `private`, stand for."""
     visibility = body.get("visibility") or ("private" if body.get("private") else "public")
-    if visibility not in VISIBILITIES or (visibility == "protected" and kind != "space"):
+    if (
+        not isinstance(visibility, str)
+        or visibility not in VISIBILITIES
+        or (visibility == "protected" and kind != "space")
+    ):
         raise ApiError(400, f'Invalid visibility "{visibility}" for a {kind}')
     return {"private": visibility != "public", "protected": visibility == "protected"}
 
@@ -113,8 +117,10 @@ def _first_files(context, kind, body):
     if kind == "space" and context.config.space_readme == "written":
         facts += [f"title: {body.get('name')}", f"sdk: {body['sdk']}"]
     if facts:
-        files["README.md"] = "".join(line + "\n" for line in ("---", *facts, "---")).encode()
-    for item in body.get("files") or []:
+        files["README.md"] = "".join(line + "\n" for line in ("---", *facts, "---")).encode(
+            "utf-8", "replace"
+        )
+    for item in context.items(body, "files", 0, MAX_FIRST_FILES) if body.get("files") else []:
         path, content = item.get("path"), item.get("content")
         problem = paths.problem(path)
         if problem or not isinstance(content, str):
@@ -123,7 +129,7 @@ def _first_files(context, kind, body):
             files[path] = (
                 base64.b64decode(content, validate=True)
                 if item.get("encoding") == "base64"
-                else content.encode()
+                else content.encode("utf-8", "surrogatepass")
             )
         except binascii.Error:
             raise ApiError(400, f"The content of {path} is not base64") from None
@@ -220,7 +226,7 @@ def duplicate(context, T, id):
 
 def _copy(context, source, repo):
     """Fill a new repository with another one's main branch, and the LFS objects that it needs."""
-    head = commit_of(source, "main")
+    head = source.commit("main")
     keep = context.config.duplicate_history == "keep"
     repo.git.fetch(source.git, head.oid if keep else head.tree)
     first = (
@@ -242,9 +248,9 @@ def duplicate_lfs_files(context, T, id):
     """LFS objects of one repository for commits to another, without their bytes going anywhere."""
     source = context.repo(T, id, "bytes")
     body = context.json()
-    wanted, files = body.get("target"), body.get("files")
-    if not isinstance(wanted, dict) or not isinstance(files, list) or not 0 < len(files) <= 500:
-        raise ApiError(400, "target is {type, name}, files are 1 to 500 of {sha256, filename}")
+    wanted, files = body.get("target"), context.items(body, "files", 1, MAX_COPIES)
+    if not isinstance(wanted, dict):
+        raise ApiError(400, '"target" is {type, name}')
     target = context.repo(_kind(wanted), "/".join(_checked_id(wanted.get("name"))), "write")
     failed = []
     for item in files:

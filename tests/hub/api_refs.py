@@ -35,10 +35,7 @@ def refs(context, T, id):
 @route("GET", "/api/{T}/{id}/commits/{rev}")
 def commits(context, T, id, rev):
     repo = context.repo(T, id)
-    head = repo.resolve(rev)
-    if head is None:
-        raise revision_not_found(rev)
-    history = list(repo.git.history(head.oid))
+    history = list(repo.git.history(repo.commit(rev).oid))
     limit = context.config.page(context.number("limit"), 50, 1000)
     first = context.config.commits_first_page
     page = max(0, context.number("p", first) - first)
@@ -68,12 +65,7 @@ def compare(context, T, id, compare):
     old, dots, new = compare.partition("..")
     if not dots:
         raise ApiError(400, "Compare two revisions: a..b")
-    ends = []
-    for revision in (old, new):
-        commit = repo.resolve(revision)
-        if commit is None:
-            raise revision_not_found(revision)
-        ends.append(commit.oid)
+    ends = [repo.commit(revision).oid for revision in (old, new)]
     raw = context.flag("raw") and context.config.compare_raw == "raw"
     form = ["--raw", "--no-abbrev"] if raw else ["--patch", "--full-index"]
     text = repo.git.run("-c", "core.quotePath=false", "diff", "--no-renames", "--no-color", *form, *ends)
@@ -96,16 +88,26 @@ def create_branch(context, T, id, branch):
                 repo.git.write_tree({}), [], context.account.name, "initial commit", ""
             )
         else:
-            start = body.get("startingPoint") or "main"
-            commit = repo.resolve(start)
-            if commit is None:
-                raise revision_not_found(start)
-            target = commit.oid
-        try:
-            repo.git.update_ref(name, target, old)
-        except RefConflict as conflict:
-            raise ApiError(400, f"Invalid reference for a branch: {conflict}") from None
-        repo.hide_new(name)
+            target = repo.commit(str(body.get("startingPoint") or "main")).oid
+        _make_ref(repo, "branch", name, target, old)
+    return json_response({})
+
+
+def _make_ref(repo, kind, name, target, old=None):
+    """Make a ref, or move it from `old`; 400 for a name that git does not allow."""
+    try:
+        repo.git.update_ref(name, target, old)
+    except RefConflict as conflict:
+        raise ApiError(400, f"Invalid reference for a {kind}: {conflict}") from None
+    repo.hide_new(name)
+
+
+def _delete_ref(repo, name, revision):
+    with repo.lock:
+        old = repo.git.ref(name)
+        if not old:
+            raise revision_not_found(revision)
+        repo.git.delete_ref(name, old)
     return json_response({})
 
 
@@ -115,21 +117,14 @@ def delete_branch(context, T, id, branch):
     name = f"refs/heads/{branch}"
     if branch == "main":
         raise ApiError(403, f"Cannot delete {name}")
-    with repo.lock:
-        old = repo.git.ref(name)
-        if not old:
-            raise revision_not_found(branch)
-        repo.git.delete_ref(name, old)
-    return json_response({})
+    return _delete_ref(repo, name, branch)
 
 
 @route("POST", "/api/{T}/{id}/tag/{rev}")
 def create_tag(context, T, id, rev):
     repo = context.repo(T, id, "write")
     body = context.json()
-    commit = repo.resolve(rev, short=True)
-    if commit is None:
-        raise revision_not_found(rev)
+    commit = repo.commit(rev, short=True)
     tag = str(body.get("tag") or "")
     name = f"refs/tags/{tag}"
     with repo.lock:
@@ -137,22 +132,12 @@ def create_tag(context, T, id, rev):
             raise ApiError(409, f"Tag reference {name} already exists")
         target = commit.oid
         if body.get("message") and context.config.tag_message == "annotated":
-            target = repo.git.write_tag(tag, commit.oid, context.account.name, body["message"])
-        try:
-            repo.git.update_ref(name, target)
-        except RefConflict as conflict:
-            raise ApiError(400, f"Invalid reference for a tag: {conflict}") from None
-        repo.hide_new(name)
+            target = repo.git.write_tag(tag, commit.oid, context.account.name, str(body["message"]))
+        _make_ref(repo, "tag", name, target)
     return json_response({})
 
 
 @route("DELETE", "/api/{T}/{id}/tag/{tag}")
 def delete_tag(context, T, id, tag):
     repo = context.repo(T, id, "write")
-    name = f"refs/tags/{tag}"
-    with repo.lock:
-        old = repo.git.ref(name)
-        if not old:
-            raise revision_not_found(tag)
-        repo.git.delete_ref(name, old)
-    return json_response({})
+    return _delete_ref(repo, f"refs/tags/{tag}", tag)

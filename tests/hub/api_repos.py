@@ -1,7 +1,7 @@
 """What there is: lists and info of repositories."""
 
 import frontmatter
-from errors import ApiError, revision_not_found
+from errors import ApiError
 from http_engine import json_response
 from routes import encode_cursor, route
 from store import TYPES
@@ -102,9 +102,7 @@ def info(context, T, id):
 @route("GET", "/api/{T}/{id}/revision/{rev}")
 def revision_info(context, T, id, rev):
     repo = context.repo(T, id)
-    commit = repo.resolve(rev)
-    if commit is None:
-        raise revision_not_found(rev)
+    commit = repo.commit(rev)
     expand, blobs = context.expand(), context.flag("blobs")
     _check_expand(expand)
     if expand and blobs:

@@ -3,7 +3,6 @@
 import json
 import posixpath
 
-from api_files import commit_of
 from errors import ApiError, entry_not_found
 from gitrepo import DIRECTORY
 from http_engine import json_response
@@ -39,7 +38,7 @@ def _header(repo, commit, path):
 def safetensors_metadata(context, id, path):
     """The index without its map of tensors, and the header of every file that it names."""
     repo = context.repo("models", id, "bytes")
-    commit = commit_of(repo, "main")
+    commit = repo.commit("main")
     try:
         index = json.loads(_start(repo, commit, path, MAX_HEADER))
         shards = sorted(set(index.pop("weight_map").values()))

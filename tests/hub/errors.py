@@ -1,6 +1,10 @@
 """Answers of the Hub that say no: status, X-Error-Code, X-Error-Message and a JSON object."""
 
+import re
+
 from http_engine import json_response
+
+MAX_HEADER = 1000  # characters of a message in X-Error-Message; the body has all of it
 
 
 class ApiError(Exception):
@@ -13,7 +17,8 @@ class ApiError(Exception):
         self.body = dict(body)
 
     def response(self):
-        text = self.message.encode("ascii", "backslashreplace").decode().replace("\n", " ")
+        text = self.message[:MAX_HEADER].encode("ascii", "backslashreplace").decode()
+        text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
         headers = [("X-Error-Message", text), *self.headers]
         if self.code:
             headers.append(("X-Error-Code", self.code))

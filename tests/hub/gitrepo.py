@@ -68,6 +68,19 @@ def git_environment():
     return {**env, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "LC_ALL": "C"}
 
 
+def _message(text):
+    """A message as git can hold it: no NUL, and of half a character a question mark."""
+    return text.replace("\0", "").encode("utf-8", "replace")
+
+
+def _is_text(name):
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def pointer_text(oid, size):
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n".encode()
 
@@ -279,13 +292,13 @@ class GitRepository:
     def write_commit(self, tree, parents, author, title, message):
         stamp = f"{author} <{author}@users.noreply.huggingface.co> {int(time.time())} +0000"
         lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents), f"author {stamp}", f"committer {stamp}"]
-        text = title + (f"\n\n{message}" if message else "") + "\n"
-        return self.objects.write("commit", ("\n".join(lines) + "\n\n" + text).encode())
+        text = _message(title + (f"\n\n{message}" if message else "") + "\n")
+        return self.objects.write("commit", "\n".join(lines).encode() + b"\n\n" + text)
 
     def write_tag(self, name, target, author, message):
         stamp = f"{author} <{author}@users.noreply.huggingface.co> {int(time.time())} +0000"
-        text = f"object {target}\ntype commit\ntag {name}\ntagger {stamp}\n\n{message}\n"
-        return self.objects.write("tag", text.encode())
+        head = f"object {target}\ntype commit\ntag {name}\ntagger {stamp}\n\n"
+        return self.objects.write("tag", head.encode() + _message(f"{message}\n"))
 
     # Paths
 
@@ -352,7 +365,7 @@ class GitRepository:
 
     def ref(self, name):
         """The object id a ref holds (a tag object's own id), or None."""
-        if ".." in name or "\0" in name:
+        if ".." in name or "\0" in name or not _is_text(name):
             return None
         try:
             with open(os.path.join(self.path, name), encoding="ascii") as file:
@@ -392,7 +405,7 @@ class GitRepository:
     def _update_ref(self, *arguments):
         try:
             self.run("update-ref", *arguments)
-        except GitError as error:
+        except (GitError, ValueError) as error:  # a ValueError: a name that no command can be told
             raise RefConflict(str(error)) from None
 
 

@@ -81,11 +81,20 @@ class Context:
         """The request's body as a JSON object."""
         try:
             value = json.loads(self.request.stream.read() or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ApiError(400, "The request body is not valid JSON") from None
         if not isinstance(value, dict):
             raise ApiError(400, "The request body must be a JSON object")
         return value
+
+    def items(self, body, name, least, most):
+        """A body's array of objects; 400 for anything else, or another number of them."""
+        found = body.get(name)
+        if not isinstance(found, list) or not least <= len(found) <= most:
+            raise ApiError(400, f'"{name}" must be an array of {least} to {most} items')
+        if not all(isinstance(item, dict) for item in found):
+            raise ApiError(400, f'The items of "{name}" must be objects')
+        return found
 
     def flag(self, name):
         return self.request.param(name, "").lower() in ("1", "true")

@@ -22,7 +22,7 @@ import threading
 import time
 
 import gitrepo
-from errors import ApiError, repo_not_found
+from errors import ApiError, repo_not_found, revision_not_found
 from names import TYPES, Names
 
 PLURALS = {singular: plural for plural, singular in TYPES.items()}
@@ -151,6 +151,13 @@ class Repo:
             return self.git.commit(oid) if oid else None
         except KeyError:
             return None
+
+    def commit(self, revision, short=False):
+        """Like resolve(), but ApiError 404 for a revision that there is not."""
+        commit = self.resolve(revision, short)
+        if commit is None:
+            raise revision_not_found(revision)
+        return commit
 
     def hide_new(self, ref):
         """A ref was made: it takes a moment until it is seen."""
