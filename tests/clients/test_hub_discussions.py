@@ -17,9 +17,8 @@ def post(hub, repo, rest, body=None, token="user"):
 
 
 def propose(hub, repo, files, token="other", **more):
-    """A pull request by a commit; its number."""
-    answer = hub.commit(repo, files, token=token, create_pr=True, **more)
-    return int(answer["pullRequestUrl"].rpartition("/")[2])
+    """A pull request by somebody else; its number."""
+    return hub.propose(repo, files, token=token, **more)
 
 
 def details(hub, repo, number, query="?diff=1"):

@@ -199,6 +199,24 @@ class Hub:
         namespace, _, name = repo_id.partition("/")
         self.call("DELETE", "/api/repos/delete", {"name": name, "organization": namespace, "type": type}, token=token)
 
+    def move_repo(self, old, new, type="model", token="user"):
+        """Give a repository another id; the old one redirects there."""
+        self.call("POST", "/api/repos/move", {"fromRepo": old, "toRepo": new, "type": type}, token=token)
+
+    def squash(self, repo_id, branch="main", message="Squash", type="model", token="user"):
+        """Make one commit of a branch; its id. What it was stays readable until prune()."""
+        target = f"{self.api(repo_id, type)}/super-squash/{quote(branch)}"
+        return self.call("POST", target, {"message": message}, token=token)["commitId"]
+
+    def propose(self, repo_id, files, branch="main", type="model", token="user", **options):
+        """Open a pull request by a commit() of files; its number."""
+        answer = self.commit(repo_id, files, branch, type, token, create_pr=True, **options)
+        return int(answer["pullRequestUrl"].rpartition("/")[2])
+
+    def merge(self, repo_id, number, type="model", token="user"):
+        """Merge an open pull request."""
+        self.call("POST", f"{self.api(repo_id, type)}/discussions/{number}/merge", {}, token=token)
+
     def alias(self, repo_id, alias, type="model"):
         """Make an old name lead to a repository, as if it had been moved; of one word (`gpt2`) or two."""
         self._control("POST", "alias", {"type": type, "id": repo_id, "alias": alias})
