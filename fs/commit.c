@@ -16,9 +16,9 @@
  *                     `---no answer, 5xx-> looked for between base and head: found: settled; not found, or
  *                                          nobody answers: it stays, and the next run looks again first
  *
- * One that was not found may still land later (the Hub goes on after its 60 s). Its token is remembered:
- * commits between parent and head that are all our own are no conflict, and the overlay goes on from
- * there. */
+ * One that was not found may still land later (the Hub goes on after its 60 s). Its token is remembered in the
+ * journal until a newer commit is on the branch: commits after the parent that are our own are no conflict, and
+ * the overlay goes on from there. */
 #define LOG_MODULE "commit"
 
 #include "commit_internal.h"
@@ -41,6 +41,8 @@ int commit_new(const struct commit_env *env, struct commit **ret)
 	r = env->target ? 0 : stage_note_get(env->stage, STAGE_NOTE_TARGET, &c->target);
 	if (r == 0 && env->target)
 		c->target = strdup(env->target);
+	if (r == 0)
+		r = stage_note_get(env->stage, STAGE_NOTE_OWN, &c->own);
 	if (r < 0 || !c->target) {
 		commit_free(c);
 		return r < 0 ? r : -ENOMEM;
@@ -53,8 +55,10 @@ int commit_new(const struct commit_env *env, struct commit **ret)
 
 void commit_free(struct commit *c)
 {
-	if (c)
-		free(c->target);
+	if (!c)
+		return;
+	free(c->target);
+	free(c->own);
 	free(c);
 }
 
@@ -182,11 +186,12 @@ static int recover(struct run *run)
 		return r;
 	}
 	if (r == 0) {
-		commit_remember_own(c, intent.token);
 		log_info("%s: a commit whose answer was lost is not there: it is sent again", c->env.rev);
-		return stage_intent_drop(c->env.stage);
+		r = commit_remember_own(c, intent.token);
+		return r < 0 ? r : stage_intent_drop(c->env.stage);
 	}
 	log_info("%s: a commit whose answer was lost is there: %.8s", c->env.rev, commit);
+	commit_forget_own(c);
 	r = commit_settle(run, commit, date_s);
 	run->ret->sent = r == 0;
 	memcpy(run->ret->commit, commit, sizeof(run->ret->commit));

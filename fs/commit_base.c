@@ -66,32 +66,36 @@ static int keep_left(struct run *run)
 
 static bool is_own(const struct commit *c, const char *message)
 {
-	for (unsigned i = 0; i < MIN(c->n_own, OWN_TOKENS); i++) {
-		if (message && strstr(message, c->own[i]))
+	for (const char *at = c->own; message && *at; at += COMMIT_TOKEN_LEN + 1) {
+		char token[COMMIT_TOKEN_LEN + 1];
+
+		snprintf(token, sizeof(token), "%s", at);
+		if (strstr(message, token))
 			return true;
 	}
 	return false;
 }
 
-/* Are all commits from `head` back to the parent our own, landed after we had given them up? 1 yes, 0 no. */
-static int all_own(struct run *run, const char *head)
+/* The commits that follow the parent and are our own, landed after we had given them up: 1 and the last of them, or 0. */
+static int own_after_parent(struct run *run, char ret[41])
 {
 	struct commit *c = run->c;
 	CLEANUP(hub_commits_fini) struct hub_commits list = {0};
+	size_t i = 0;
 	int r;
 
-	if (!c->n_own)
+	if (!*c->own)
 		return 0;
 	r = hub_commits(c->env.hub, &c->env.repo, run->rev, COMMIT_LOOK_NEAR, &list, &run->ret->error);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < list.n; i++) {
-		if (strcmp(list.commits[i].id, run->parent) == 0)
-			return i > 0;
-		if ((i == 0 && strcmp(list.commits[i].id, head) != 0) || !is_own(c, list.commits[i].message))
-			return 0;
-	}
-	return 0;
+	while (i < list.n && strcmp(list.commits[i].id, run->parent) != 0)
+		i++;
+	if (i == list.n)
+		return 0;
+	for (r = 0; i-- > 0 && is_own(c, list.commits[i].message); r = 1)
+		memcpy(ret, list.commits[i].id, sizeof(list.commits[i].id));
+	return r;
 }
 
 /* The branch is at `head`: can ours go on top of it? 0: yes, base is moved. 1: yes, once names are read
@@ -100,6 +104,7 @@ int commit_move_base(struct run *run, const char *head)
 {
 	struct commit_plan_env env;
 	AUTO_FREE char *path = NULL;
+	char late[41];
 	int r = 0, own;
 
 	if (++run->bases > BASES_MAX) {
@@ -107,14 +112,14 @@ int commit_move_base(struct run *run, const char *head)
 		         run->c->env.rev);
 		return -EBUSY;
 	}
-	own = all_own(run, head);
+	own = own_after_parent(run, late);
 	if (own < 0)
 		return own;
 	if (own) {
-		log_info("%s: an earlier commit of ours had landed late as %.8s", run->c->env.rev, head);
-		r = stage_set_parent(run->c->env.stage, head);
-		memcpy(run->parent, head, sizeof(run->parent));
-		memcpy(run->base, head, sizeof(run->base));
+		log_info("%s: an earlier commit of ours had landed late as %.8s", run->c->env.rev, late);
+		r = stage_set_parent(run->c->env.stage, late);
+		memcpy(run->parent, late, sizeof(run->parent));
+		memcpy(run->base, late, sizeof(run->base));
 		return r < 0 ? r : 1;
 	}
 	env = commit_env_of_plan(run);
@@ -179,7 +184,24 @@ int commit_follow_head(struct run *run)
 	return strcmp(head, run->base) == 0 ? 0 : commit_move_base(run, head);
 }
 
-void commit_remember_own(struct commit *c, const char *token)
+int commit_remember_own(struct commit *c, const char *token)
 {
-	memcpy(c->own[c->n_own++ % OWN_TOKENS], token, sizeof(c->own[0]));
+	const size_t full = COMMIT_OWN_MAX * (COMMIT_TOKEN_LEN + 1);
+	const char *kept = strlen(c->own) < full ? c->own : c->own + COMMIT_TOKEN_LEN + 1;
+	char *own = util_printf("%s%s ", kept, token);
+	int r = own ? stage_note_put(c->env.stage, STAGE_NOTE_OWN, own) : -ENOMEM;
+
+	if (r < 0) {
+		free(own);
+		return r;
+	}
+	free(c->own);
+	c->own = own;
+	return 0;
+}
+
+void commit_forget_own(struct commit *c)
+{
+	if (*c->own && stage_note_put(c->env.stage, STAGE_NOTE_OWN, "") == 0)
+		*c->own = '\0';
 }

@@ -8,13 +8,13 @@
 
 #define COMMIT_LOOK_NEAR 20 /* commits that are looked through first */
 #define COMMIT_LOOK_FAR 1000
-#define OWN_TOKENS 16
+#define COMMIT_TOKEN_LEN 32
+#define COMMIT_OWN_MAX 16    /* tokens that are remembered, the newest */
 
 struct commit {
 	struct commit_env env;
 	char *target;             /* the pull request that commits go to; NULL: the branch, or none yet */
-	char own[OWN_TOKENS][33]; /* tokens of commits that may land late */
-	unsigned n_own;
+	char *own;                /* tokens of commits that may land late, each with a blank behind it; as in the journal */
 };
 
 struct run {
@@ -67,8 +67,11 @@ int commit_ask_head(struct run *run, char ret[41]) MUST_USE;
 int commit_move_base(struct run *run, const char *head) MUST_USE;
 /* The same for what is known of the head by now. */
 int commit_follow_head(struct run *run) MUST_USE;
-/* A commit with that token was given up, but may land late. */
-void commit_remember_own(struct commit *c, const char *token);
+/* A commit with that token was given up, but may land late, also after a restart. */
+int commit_remember_own(struct commit *c, const char *token) MUST_USE;
+/* A newer commit is on the branch: each names its parent, so what was given up can land no more. That the journal does not take
+ * it harms nobody. */
+void commit_forget_own(struct commit *c);
 
 /* -- commit_pr.c -- */
 

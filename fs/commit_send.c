@@ -355,6 +355,7 @@ static int send_once(struct run *run, const char *title)
 	memcpy(run->ret->commit, made.commit, sizeof(run->ret->commit));
 	run->ret->url = STEAL(made.url);
 	commit_note_pr(run);
+	commit_forget_own(c);
 	adopt_bytes(run);
 	warm_listings(run, made.commit);
 	r = commit_settle(run, made.commit, date_s);

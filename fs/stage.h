@@ -60,6 +60,7 @@ int stage_set_parent(struct stage *s, const char *commit) MUST_USE;
 int stage_note_put(struct stage *s, const char *key, const char *value) MUST_USE;
 int stage_note_get(struct stage *s, const char *key, char **ret) MUST_USE;
 #define STAGE_NOTE_TARGET "target" /* the ref that its commits go to, when it is not the branch: refs/pr/N */
+#define STAGE_NOTE_OWN "own"       /* tokens of commits that were given up and may land late */
 
 /* -- names -- */
 

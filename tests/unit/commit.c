@@ -963,6 +963,32 @@ static void our_own_commit_that_lands_late_is_no_conflict(void **state)
 	assert_true(stage_empty(f->stage));
 }
 
+/* It lands after it was looked for, hugfs was killed, and somebody pushed on top of it. */
+static void our_own_commit_is_known_after_a_restart(void **state)
+{
+	struct fixture *f = the = *state;
+	uint64_t node;
+
+	START(f, "a", "1");
+	node = make(f, STAGE_ROOT, "b", "first");
+	fake.on_commit = note_token;
+	fake.commit = (struct fake_fault){.err = -ETIMEDOUT, .maybe_done = true, .times = 1};
+	assert_int_equal(run(f), -ETIMEDOUT);
+	fake.preupload = (struct fake_fault){.err = -ENETDOWN, .times = 1};
+	assert_int_equal(run(f), -ENETDOWN); /* it is not there */
+	close_stage(f);
+	land_late();
+	fake_push("theirs", "t", NULL);
+	fake.known[0] = '\0';
+	open_stage(f);
+	assert_int_equal(stage_writer_open(f->stage, node), 0);
+	assert_int_equal(stage_write(f->stage, node, 0, "secnd", 5, 1), 0);
+	stop_writing(f, node);
+	RUNS(f);
+	TREE("a=1 b=secnd theirs=t");
+	assert_true(stage_empty(f->stage));
+}
+
 static void what_it_brings_late_is_deleted_if_we_did(void **state)
 {
 	struct fixture *f = the = *state;
@@ -1146,6 +1172,7 @@ int main(void)
 		TEST(commit_recover_only_looks),
 		TEST(death_between_the_call_and_settling),
 		TEST(our_own_commit_that_lands_late_is_no_conflict),
+		TEST(our_own_commit_is_known_after_a_restart),
 		TEST(what_it_brings_late_is_deleted_if_we_did),
 		TEST(failures_keep_everything),
 		TEST(the_branch_is_gone),
