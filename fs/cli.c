@@ -176,9 +176,11 @@ const char *cli_why(const char *text, int64_t error)
 const struct cli_verb cli_verbs[] = {
 	{"status", "[--json] [PATH]", "what is mounted, staged, open, under way and published last",
 	 cli_status},
-	{"commit", "[-m TITLE [-m TEXT]...] [--interrupted] [--on-conflict=WAY] PATH",
+	{"commit", "[-m TITLE [-m TEXT]...] [--pr] [--interrupted] [--on-conflict=WAY] PATH",
 	 "publishes what is staged there now and prints the commit's URL; exit 3: open files were left out",
 	 cli_commit},
+	{"run", "[-m TITLE [-m TEXT]...] [--pr] [--discard] PATH -- COMMAND [WORD]...",
+	 "runs COMMAND; all changes of the branch meanwhile become one commit, or stay here when it fails", cli_run},
 	{"discard", "[-y] PATH", "throws what is staged at PATH and below it away", cli_discard},
 	{"umount", "MOUNTPOINT",
 	 "publishes what is settled, then unmounts; exit 3: something stays staged; exit 1: files are open",

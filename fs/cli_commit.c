@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define DESCRIPTION_MAX ((size_t)64 << 10)
 
 /* -- commit -- */
 
@@ -44,7 +43,7 @@ void cli_print_failure(const struct control_rev *rev)
 	cli_complain("%s@%s: %s", rev->repo, rev->revision, cli_why(rev->error_text, rev->error));
 }
 
-static int print_committed(const struct control_rev *rev)
+int cli_print_committed(const struct control_rev *rev)
 {
 	int r = CLI_OK;
 
@@ -76,13 +75,22 @@ static int commit_at(const char *path, struct control_request *req)
 	if (r == CLI_OK && ans.n_revs == 0)
 		puts("nothing to commit");
 	for (size_t i = 0; i < ans.n_revs; i++) {
-		int one = print_committed(&ans.revs[i]);
+		int one = cli_print_committed(&ans.revs[i]);
 
 		r = r == CLI_FAILED || one == CLI_OK ? r : one;
 	}
 	control_answer_fini(&ans);
 	control_mount_fini(&m);
 	return r;
+}
+
+int cli_add_message(struct control_request *req, struct buf *text, char *words)
+{
+	if (!req->title) {
+		req->title = words;
+		return 0;
+	}
+	return buf_addf(text, "%s%s", text->len ? "\n\n" : "", words);
 }
 
 static bool is_way(const char *word)
@@ -92,19 +100,18 @@ static bool is_way(const char *word)
 
 int cli_commit(int argc, char **argv)
 {
-	AUTO_BUF text = {.max = DESCRIPTION_MAX};
+	AUTO_BUF text = {.max = CLI_DESCRIPTION_MAX};
 	struct control_request req = {.verb = CONTROL_COMMIT};
 	const char *path = NULL;
 
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "-m") == 0 && i + 1 < argc) {
-			i++;
-			if (!req.title)
-				req.title = argv[i];
-			else if (buf_addf(&text, "%s%s", text.len ? "\n\n" : "", argv[i]) < 0)
+			if (cli_add_message(&req, &text, argv[++i]) < 0)
 				return cli_complain("the message is too long");
 		} else if (strcmp(argv[i], "--interrupted") == 0) {
 			req.interrupted = true;
+		} else if (strcmp(argv[i], "--pr") == 0) {
+			req.pr = true;
 		} else if (strncmp(argv[i], "--on-conflict=", 14) == 0) {
 			req.on_conflict = argv[i] + 14;
 			if (!is_way(req.on_conflict))

@@ -36,11 +36,17 @@ int cli_ask(const struct control_mount *m, const struct control_request *req, st
 
 /* The names of changes in one of two states (NULL: in any), to stderr. */
 void cli_list_changes(const struct control_rev *rev, const char *one, const char *other);
+/* What a commit of one revision came to; the exit status. */
+int cli_print_committed(const struct control_rev *rev);
+/* The words of one -m: the first are the title, the others paragraphs of the description. */
+#define CLI_DESCRIPTION_MAX ((size_t)64 << 10)
+int cli_add_message(struct control_request *req, struct buf *text, char *words) MUST_USE;
 void cli_print_failure(const struct control_rev *rev);
 
 /* The verbs. */
 int cli_status(int argc, char **argv);
 int cli_commit(int argc, char **argv);
+int cli_run(int argc, char **argv);
 int cli_discard(int argc, char **argv);
 int cli_umount(int argc, char **argv);
 

@@ -54,6 +54,8 @@ static void print_rev(const struct control_rev *rev)
 	print_phase(rev);
 	if (*cli_or_empty(rev->last_commit))
 		printf("    last commit %s\n", rev->last_commit);
+	if (*cli_or_empty(rev->transaction))
+		printf("    a transaction is %s\n", rev->transaction);
 	if (*cli_or_empty(rev->pr_url))
 		printf("    pull request %s\n", rev->pr_url);
 	if (rev->last_error) {
@@ -109,6 +111,7 @@ static void json_rev(struct hub_json_writer *w, const struct control_rev *rev)
 	hub_json_write_number(w, "next_ms", rev->next_ms);
 	hub_json_write_number(w, "sent", (int64_t)rev->sent);
 	hub_json_write_number(w, "to_send", (int64_t)rev->to_send);
+	hub_json_write_string(w, "transaction", rev->transaction);
 	hub_json_write_string(w, "pull_request", rev->pr_url);
 	hub_json_write_string(w, "last_commit", rev->last_commit);
 	hub_json_write_string(w, "last_error",

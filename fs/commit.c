@@ -96,10 +96,10 @@ static void run_init(struct run *run, struct commit *c, const struct commit_ask 
 	*ret = (struct commit_result){.error.retry_after_s = -1};
 	*run = (struct run){
 		.c = c, .ask = ask, .ret = ret, .rev = c->target ? c->target : c->env.rev,
-		.on_conflict = ask->on_conflict, .opens_pr = c->env.pr && !c->target,
+		.on_conflict = ask->on_conflict, .opens_pr = (c->env.pr || ask->pr) && !c->target,
 		.up = {
 			.hub = c->env.hub, .fetch = c->env.fetch, .stage = c->env.stage, .repo = &c->env.repo,
-			.rev = c->target ? c->target : c->env.rev, .create_pr = c->env.pr && !c->target, .cancel = ask->cancel, .progress = up,
+			.rev = c->target ? c->target : c->env.rev, .create_pr = (c->env.pr || ask->pr) && !c->target, .cancel = ask->cancel, .progress = up,
 		},
 	};
 	atomic_store(&up->hashed, 0);

@@ -64,6 +64,7 @@ struct commit_ask {
 	unsigned take;           /* STAGE_TAKE_*: what counts as settled too */
 	bool may_empty;          /* as publish_ask.may_empty */
 	enum commit_on_conflict on_conflict;
+	bool pr;                 /* to a pull request, as commit_env.pr from now on */
 	bool resolve;            /* what is in conflict since earlier is part of it again */
 	atomic_bool *cancel;     /* set by anybody: the run ends soon with -ECANCELED, and can be repeated */
 	struct commit_progress *progress; /* reset here */

@@ -83,7 +83,7 @@ bool commit_lost_pr(struct run *run, int err)
 	unsigned number = number_of(c->target);
 	struct hub_pr pr;
 
-	if (!number || !c->env.pr || run->ret->unsure ||
+	if (!number || run->ret->unsure ||
 	    (err != -EACCES && err != -EINVAL && err != -ENOENT && err != -ESTALE) ||
 	    hub_pr_get(c->env.hub, &c->env.repo, number, &pr, NULL) < 0 ||
 	    (pr.status != HUB_PR_CLOSED && pr.status != HUB_PR_MERGED))

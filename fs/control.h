@@ -18,6 +18,8 @@ enum control_verb {
 	CONTROL_COMMIT,  /* publish now, wait */
 	CONTROL_DISCARD, /* throw staged changes at and below the path away */
 	CONTROL_UMOUNT,  /* publish what is settled, then unmount unless files are open */
+	CONTROL_BEGIN,   /* a transaction, which ends when this connection does */
+	CONTROL_END,     /* of that: outcome */
 	CONTROL_YIELD,   /* to a daemon whose mount is gone: leave the branches of that repository now */
 };
 struct control_request {
@@ -27,6 +29,8 @@ struct control_request {
 	char *title;       /* COMMIT; NULL: made from what changed */
 	char *description; /* COMMIT */
 	bool interrupted;  /* COMMIT: interrupted files too */
+	char *outcome;     /* END: "commit", "hold", "discard" */
+	bool pr;           /* COMMIT, END: to a pull request */
 	char *on_conflict; /* COMMIT: "keep", "pr" or "ours", for what is in conflict too; NULL: as the mount's option */
 };
 
@@ -46,6 +50,7 @@ struct control_rev {
 	char *phase;    /* idle, waiting, uploading, committing, failed */
 	int64_t next_ms; /* WAITING, FAILED: in that time it tries; -1: not by itself */
 	uint64_t sent, to_send;
+	char *transaction; /* "", "running", "held" */
 	char *pr_url;   /* the pull request that commits went to; "" none */
 	char *last_commit; /* "" none yet */
 	int64_t last_error; /* errno of the last try; 0: went well or none yet */

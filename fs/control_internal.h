@@ -6,6 +6,7 @@
 #include <sys/un.h>
 
 #include "control.h"
+#include "lock.h"
 
 #define CONTROL_REVS_MAX 4096 /* revisions in one answer: more than anybody touches in a mount */
 
@@ -23,5 +24,35 @@ int control_make_folder(char **ret) MUST_USE;
 unsigned long long control_name_hash(const char *mountpoint);
 /* -ENAMETOOLONG. */
 int control_address(const char *path, struct sockaddr_un *ret) MUST_USE;
+
+/* -- the daemon's end -- */
+
+#define CONTROL_CONNECTIONS_MAX 32
+
+struct control {
+	struct control_env env;
+	char *path;
+	int listen_fd;
+	int wake_fd;
+	pthread_t thread;
+	struct lock lock;
+	struct cond changed;
+	/* -- guarded by lock -- */
+	unsigned active;   /* connections */
+	unsigned touching; /* of these, how many use publishers now, those that wait for a commit apart */
+	bool draining;
+	bool unmounted; /* by us, after publishing */
+	int fds[CONTROL_CONNECTIONS_MAX]; /* of the active ones; -1: free */
+};
+
+bool control_is_draining(struct control *c);
+/* The publishers of the mount may be used until control_leave; not any more when it is unmounted. */
+bool control_enter(struct control *c);
+void control_leave(struct control *c);
+
+/* control_verbs.c: what a request asks for is done, and told in *ans. */
+void control_answer_to(struct control *c, const struct control_request *req, struct control_answer *ans);
+/* Whoever asked for the transaction of that request is gone. */
+void control_hold(struct control *c, const struct control_request *req);
 
 #endif

@@ -44,6 +44,8 @@ static const struct field request_fields[] = {
 	FIELD(request, description, TEXT),
 	FIELD(request, interrupted, FLAG),
 	FIELD(request, on_conflict, TEXT),
+	FIELD(request, outcome, TEXT),
+	FIELD(request, pr, FLAG),
 };
 static const struct field answer_fields[] = {
 	FIELD(answer, error, SIGNED),
@@ -74,6 +76,7 @@ static const struct field rev_fields[] = {
 	FIELD(rev, next_ms, SIGNED),
 	FIELD(rev, sent, UNSIGNED),
 	FIELD(rev, to_send, UNSIGNED),
+	FIELD(rev, transaction, TEXT),
 	FIELD(rev, pr_url, TEXT),
 	FIELD(rev, last_commit, TEXT),
 	FIELD(rev, last_error, SIGNED),

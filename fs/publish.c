@@ -181,7 +181,7 @@ static void *worker_main(void *arg)
 		.cancel = &p->cancel, .progress = &p->progress, .join = publish_join, .arg = p,
 	};
 	struct commit_result result = {0};
-	bool only_look;
+	bool only_look, ends;
 	int r;
 
 	{
@@ -191,10 +191,17 @@ static void *worker_main(void *arg)
 		ask.take = p->take;
 		ask.may_empty = p->may_empty;
 		ask.resolve = p->resolve;
+		ask.pr = p->pr;
+		ends = p->tx != STAGE_TX_NONE;
 		ask.on_conflict = p->on_conflict;
 		only_look = p->reason == SCHEDULE_RECOVER;
 	}
 	r = only_look ? commit_recover(p->commit, &ask, &result) : commit_run(p->commit, &ask, &result);
+	if (ends && !only_look) {
+		int held = r == 0 ? stage_tx_end(p->env.stage) : stage_tx_hold(p->env.stage);
+
+		r = r < 0 ? r : held;
+	}
 	LOCKED(&p->lock);
 	p->run_err = r;
 	p->result = result;
@@ -217,6 +224,7 @@ static void take_ask_locked(struct publish *p)
 		p->take |= ask->interrupted ? STAGE_TAKE_INTERRUPTED : 0;
 		p->may_empty = ask->may_empty;
 		p->resolve = ask->resolve;
+		p->pr = ask->pr;
 		if (ask->resolve)
 			p->on_conflict = ask->on_conflict;
 		publish_join_run_locked(p, w);
@@ -289,7 +297,10 @@ static void end_run_locked(struct publish *p, struct waiter **out)
 	commit_result_fini(result);
 	free(STEAL(p->title));
 	free(STEAL(p->description));
-	p->may_empty = p->resolve = false;
+	p->may_empty = p->resolve = p->pr = false;
+	p->tx = stage_tx_state(p->env.stage);
+	schedule_hold(p->schedule, p->tx != STAGE_TX_NONE);
+	cond_broadcast(&p->answered);
 }
 
 /* -- the clock -- */
@@ -440,6 +451,8 @@ int publish_new(const struct publish_env *env, struct publish **ret)
 	r = make_parts(p);
 	if (r == 0) {
 		note_left(p);
+		p->tx = stage_tx_state(env->stage);
+		schedule_hold(p->schedule, p->tx != STAGE_TX_NONE);
 		r = -pthread_create(&p->clock, NULL, clock_main, p);
 	}
 	if (r < 0) {
@@ -457,7 +470,7 @@ void publish_free(struct publish *p, int64_t deadline_ms)
 	if (!p)
 		return;
 	publishes = deadline_ms > util_now_ms() && p->env.opts->commit != OPTS_COMMIT_MANUAL &&
-	            !stage_empty(p->env.stage);
+	            !stage_empty(p->env.stage) && stage_tx_state(p->env.stage) == STAGE_TX_NONE;
 	{
 		LOCKED(&p->lock);
 		p->stopping = true;
@@ -476,6 +489,56 @@ void publish_free(struct publish *p, int64_t deadline_ms)
 	publish_destroy(p);
 }
 
+/* -- transactions -- */
+
+static void set_tx_locked(struct publish *p, enum stage_tx tx)
+{
+	p->tx = tx;
+	schedule_hold(p->schedule, tx != STAGE_TX_NONE);
+	nudge_locked(p);
+}
+
+int publish_tx_begin(struct publish *p, struct publish_answer *ret)
+{
+	const struct publish_ask settled = {0};
+	int r = publish_commit(p, &settled, 0, ret);
+
+	if (r < 0 || ret->err < 0)
+		return r;
+	{
+		LOCKED(&p->lock);
+		if (p->tx != STAGE_TX_NONE)
+			return -EBUSY;
+		set_tx_locked(p, STAGE_TX_RUNNING); /* no commit begins from here on */
+		p->callers++;
+		while (p->running)
+			cond_wait(&p->answered, &p->lock);
+		set_tx_locked(p, STAGE_TX_RUNNING);
+	}
+	r = stage_tx_begin(p->env.stage);
+	LOCKED(&p->lock);
+	if (r < 0)
+		set_tx_locked(p, stage_tx_state(p->env.stage));
+	if (--p->callers == 0)
+		cond_broadcast(&p->answered);
+	return r;
+}
+
+int publish_tx_hold(struct publish *p)
+{
+	int r = stage_tx_hold(p->env.stage);
+
+	LOCKED(&p->lock);
+	set_tx_locked(p, stage_tx_state(p->env.stage));
+	return r;
+}
+
+void publish_tx_ended(struct publish *p)
+{
+	LOCKED(&p->lock);
+	set_tx_locked(p, stage_tx_state(p->env.stage));
+}
+
 /* -- looking -- */
 
 void publish_status(struct publish *p, struct publish_status *ret)
@@ -491,6 +554,7 @@ void publish_status(struct publish *p, struct publish_status *ret)
 	memcpy(ret->last_commit, p->last_commit, sizeof(ret->last_commit));
 	memcpy(ret->last_text, p->last_text, sizeof(ret->last_text));
 	memcpy(ret->pr_url, p->pr_url, sizeof(ret->pr_url));
+	ret->tx = p->tx;
 	if (p->running) {
 		ret->phase = PUBLISH_UPLOADING;
 		if (atomic_load(&p->progress.phase) >= COMMIT_NAMING)

@@ -69,6 +69,8 @@ struct publish_ask {
 	bool interrupted;       /* take interrupted files too */
 	bool resolve;           /* on_conflict counts, not the option, and what is in conflict already is part of it */
 	enum commit_on_conflict on_conflict;
+	bool ends;              /* of a transaction: its commit; others get -EBUSY while it runs */
+	bool pr;                /* to a pull request, as with the option pr from now on */
 	bool may_empty;         /* also a commit that leaves no file but .gitattributes, which is held otherwise (-EPERM) */
 };
 /* What an explicit commit came to. */
@@ -85,6 +87,14 @@ struct publish_answer {
 int publish_commit(struct publish *p, const struct publish_ask *ask, int64_t deadline_ms, struct publish_answer *ret) MUST_USE;
 void publish_answer_fini(struct publish_answer *a);
 
+/* A transaction of the branch begins, after what is settled was published (`ret` says how, also when that failed): until
+ * publish_commit with `ends`, publish_tx_hold or publish_tx_ended every change belongs to it, fsync is local and nothing leaves the machine. -EBUSY: there is one
+ * already. Blocks as publish_commit. */
+int publish_tx_begin(struct publish *p, struct publish_answer *ret) MUST_USE;
+/* Whoever ran it is gone: it is kept until somebody commits or discards. */
+int publish_tx_hold(struct publish *p) MUST_USE;
+void publish_tx_ended(struct publish *p); /* stage_tx_restore was called */
+
 /* A failed publication is told once by the next close of a writer of a file that was in it: 0, or that -errno (taken). */
 int publish_take_error(struct publish *p, uint64_t node);
 
@@ -93,6 +103,7 @@ struct publish_status {
 	int64_t next_ms;            /* WAITING, FAILED: when it tries, as util_now_ms(); 0: not by itself */
 	uint64_t sent, to_send;     /* bytes of the commit under way */
 	char last_commit[41];
+	enum stage_tx tx;
 	char pr_url[400];           /* of the pull request that commits went to; "": none */
 	int last_err;               /* of the last try; 0: went well or none yet */
 	char last_text[400];

@@ -58,7 +58,8 @@ struct publish {
 	uint64_t run;         /* its number */
 	char *title, *description;
 	unsigned take; /* STAGE_TAKE_*, of the run */
-	bool may_empty, resolve;
+	bool may_empty, resolve, ends, pr;
+	enum stage_tx tx;
 	enum commit_on_conflict on_conflict;
 	unsigned callers; /* inside publish_commit */
 	int run_err;

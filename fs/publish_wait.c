@@ -289,6 +289,8 @@ static int prepare_file(struct publish *p, uint64_t node)
 	struct stage_attr attr;
 	int r;
 
+	if (stage_tx_state(p->env.stage) != STAGE_TX_NONE)
+		return 1; /* it is published, or not, as a whole */
 	r = stage_attr(p->env.stage, node, &attr);
 	if (r < 0)
 		return r == -ENOENT ? 1 : r;
@@ -313,7 +315,7 @@ static int prepare_fsync(struct publish *p, uint64_t node)
 
 	if (opts->fsync == OPTS_FSYNC_STAGE || opts->commit == OPTS_COMMIT_MANUAL)
 		return 1;
-	if (node)
+	if (node || stage_tx_state(p->env.stage) != STAGE_TX_NONE)
 		return prepare_file(p, node);
 	r = stage_each(p->env.stage, is_settled, p);
 	return r < 0 ? r : !r;
@@ -392,9 +394,9 @@ static int ask_and_wait(struct publish *p, struct asking *asking, int64_t deadli
 		return -ENOMEM;
 	w->asking = asking;
 	LOCKED(&p->lock);
-	if (p->stopping) {
+	if (p->stopping || (p->tx == STAGE_TX_RUNNING && !asking->ask->ends)) {
 		free(w);
-		return -ECANCELED;
+		return p->stopping ? -ECANCELED : -EBUSY;
 	}
 	add_waiter_locked(p, w);
 	schedule_ask(p->schedule, util_now_ms());

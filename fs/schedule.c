@@ -89,6 +89,7 @@ struct schedule {
 	unsigned failures;
 	bool held;
 	bool unsure;
+	bool transaction;            /* holds everything back but who asks */
 	bool deletions_run;          /* the set under way was one of deletions alone */
 	int64_t not_before;
 };
@@ -450,6 +451,11 @@ void schedule_unsure(struct schedule *s, int64_t now)
 	s->not_before = MAX(s->not_before, now);
 }
 
+void schedule_hold(struct schedule *s, bool held)
+{
+	s->transaction = held;
+}
+
 /* -- what to do -- */
 
 /* Others that still write are waited for, so that their fsync can be in the same commit. */
@@ -529,11 +535,11 @@ enum schedule_verdict schedule_next(struct schedule *s, int64_t now, enum schedu
 		return SCHEDULE_NOTHING;
 	if (s->asks)
 		when[SCHEDULE_ASKED] = s->ask_not_before;
-	if (s->syncs)
+	if (s->syncs && !s->transaction)
 		when[SCHEDULE_SYNC] = when_sync(s);
 	if (s->unsure)
 		when[SCHEDULE_RECOVER] = s->not_before;
-	if (s->dirty && s->opts.mode == SCHEDULE_CLOSE)
+	if (s->dirty && !s->transaction && s->opts.mode == SCHEDULE_CLOSE)
 		when[SCHEDULE_QUIET] = when_by_itself(s, now);
 	for (size_t i = 0; i < ARRAY_LEN(when); i++) {
 		if (when[i] <= now) {

@@ -60,6 +60,9 @@ void schedule_unask(struct schedule *s);
 /* It is not known whether the last commit is on the branch: to be looked for. */
 void schedule_unsure(struct schedule *s, int64_t now);
 
+/* A transaction holds the branch: until it is let go only who asks gets a commit. */
+void schedule_hold(struct schedule *s, bool held);
+
 /* -- what to do -- */
 
 enum schedule_verdict {

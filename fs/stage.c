@@ -384,6 +384,8 @@ bool stage_node_idle(const struct node *n)
 
 bool stage_node_unused(const struct node *n)
 {
+	if (n->before)
+		return false;
 	for (const struct layer *l = n->top; l; l = l->older) {
 		if (l->held & (HELD_COMMIT | HELD_INTENT))
 			return false;
@@ -673,7 +675,7 @@ bool stage_empty(struct stage *s)
 {
 	LOCKED(&s->lock);
 
-	return s->n_rows == s->n_follow && s->n_files == 0 && !s->has_intent;
+	return s->n_rows == s->n_follow && s->n_files == 0 && !s->has_intent && s->tx == STAGE_TX_NONE;
 }
 
 void stage_parent(struct stage *s, char ret[41])
@@ -972,7 +974,7 @@ void stage_close(struct stage *s)
 	}
 	if (stage_prune(s) < 0 || stage_locals_save(s) < 0)
 		log_warn("%s: the newest times of folders are lost", s->place.dir);
-	nothing = s->n_rows == s->n_follow && !s->has_intent && stage_locals_count(s->locals) == 0;
+	nothing = s->n_rows == s->n_follow && !s->has_intent && s->tx == STAGE_TX_NONE && stage_locals_count(s->locals) == 0;
 	lock_drop(&s->lock);
 	(void)stage_housekeep(s, true);
 	stage_free(s, nothing);

@@ -299,6 +299,16 @@ int stage_conflict_put(struct stage *s, const struct stage_ref *rows, size_t n) 
 /* None is any more: they are ordinary changes again. */
 int stage_conflict_clear(struct stage *s) MUST_USE;
 
+/* A transaction of the branch: begin keeps a copy of the overlay, with the bytes as they are then. It ends when a commit
+ * settles, by stage_tx_end, or by stage_tx_restore, which brings back what was there; open handles of what goes live on without
+ * a name. A stage with one is not empty. begin: -EBUSY while one is there or a commit is under way. */
+enum stage_tx { STAGE_TX_NONE, STAGE_TX_RUNNING, STAGE_TX_HELD };
+enum stage_tx stage_tx_state(struct stage *s);
+int stage_tx_begin(struct stage *s) MUST_USE;
+int stage_tx_hold(struct stage *s) MUST_USE; /* whoever ran it is gone; so after stage_open */
+int stage_tx_end(struct stage *s) MUST_USE;
+int stage_tx_restore(struct stage *s) MUST_USE;
+
 /* The commit will not happen (now): frozen layers stay frozen, names go on as before. */
 void stage_release(struct stage *s);
 

@@ -79,7 +79,7 @@ static bool may_freeze(const struct node *n, unsigned take)
 }
 
 /* Inside a transaction: the top layer's bytes are as they will stay. */
-static void journal_freeze(struct stage *s, struct node *n)
+void stage_journal_freeze(struct stage *s, struct node *n)
 {
 	struct journal_layer top = n->top->rec;
 
@@ -92,7 +92,7 @@ static void journal_freeze(struct stage *s, struct node *n)
 	doom_unreachable(s, n);
 }
 
-static void apply_freeze(struct stage *s, struct node *n)
+void stage_apply_freeze(struct stage *s, struct node *n)
 {
 	n->top->rec.frozen = true;
 	n->top->rec.synced = n->top->durable;
@@ -162,7 +162,7 @@ static int freeze_all(struct stage *s, unsigned take, struct stage_freeze *ret)
 	for (size_t i = 0; i < s->node_buckets; i++) {
 		for (struct node *n = s->node_table[i]; n; n = n->hash_next) {
 			if (takes_part(n, take, &top) && top && !n->top->rec.frozen)
-				journal_freeze(s, n);
+				stage_journal_freeze(s, n);
 			/* What is answered, while it can still fail: the top one will be frozen. */
 			if (rc == 0 && takes_part(n, take, &top))
 				rc = add_frozen(&f, &cap, n, top ? n->top : frozen_layer(n, 0));
@@ -180,7 +180,7 @@ static int freeze_all(struct stage *s, unsigned take, struct stage_freeze *ret)
 			if (!takes_part(n, take, &top))
 				continue;
 			if (top && !n->top->rec.frozen)
-				apply_freeze(s, n);
+				stage_apply_freeze(s, n);
 			frozen_layer(n, 0)->held |= HELD_COMMIT;
 		}
 	}
@@ -276,10 +276,10 @@ int stage_freeze_node(struct stage *s, uint64_t node, uint32_t *ret_layer)
 	stage_freeze_enter(s, n);
 	if (n->row && n->top && !n->top->rec.frozen) {
 		journal_begin(s->journal);
-		journal_freeze(s, n);
+		stage_journal_freeze(s, n);
 		rc = journal_end(s->journal);
 		if (rc == 0)
-			apply_freeze(s, n);
+			stage_apply_freeze(s, n);
 		else
 			stage_sweep(s, n, false);
 	}

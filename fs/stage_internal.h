@@ -16,6 +16,7 @@
 /* Why a frozen layer must stay as it is. */
 #define HELD_COMMIT 1u /* stage_freeze gave it out: until stage_settle or stage_release */
 #define HELD_FSYNC 2u  /* an fsync waits for just these bytes: until a commit had them, or newer ones */
+#define HELD_TX 8u     /* a transaction may bring it back */
 #define HELD_INTENT 4u /* it is in the intent: until that is settled or dropped */
 
 /* Local bytes [off, end) of a layer. */
@@ -77,6 +78,7 @@ struct node {
 	/* the journal refused rec when no error could be answered: put again with the next change */
 	bool unsaved;
 	bool appended;           /* since its first writer opened, each write began at its end */
+	bool before;             /* a transaction may bring it back */
 	bool listed;             /* stage_freeze was asked for it by name */
 	bool stuck;              /* the journal refused to forget it: the next stage_open does */
 	pid_t last_pid;          /* the thread that wrote last; 0: none since its first writer opened */
@@ -119,6 +121,7 @@ struct stage {
 	bool committing;  /* since stage_freeze or stage_names */
 	bool names_taken; /* since stage_names */
 	bool has_intent;
+	enum stage_tx tx;
 	struct stage_locals *locals;
 	char boot[64];        /* the machine's boot id; "": unknown */
 	bool unsynced;        /* some closed file may not be on stable storage */
@@ -196,6 +199,13 @@ int stage_check_name(const char *name) MUST_USE; /* -EINVAL, -ENAMETOOLONG */
 /* Is it, or a folder above it, in conflict? */
 bool stage_in_conflict(const struct node *n);
 
+/* -- stage_tx.c -- */
+
+/* A transaction ends: inside a transaction of the journal, and after it. */
+void stage_tx_journal_end(struct stage *s);
+void stage_tx_apply_end(struct stage *s);
+int stage_tx_load(struct stage *s) MUST_USE;
+
 /* -- stage_load.c -- */
 
 int stage_load(struct stage *s) MUST_USE;
@@ -252,6 +262,9 @@ void stage_freeze_leave(struct stage *s, struct node *n); /* may forget the node
 
 /* -- stage_commit.c -- */
 
+/* The top layer's bytes are as they will stay: inside a transaction, and after it. */
+void stage_journal_freeze(struct stage *s, struct node *n);
+void stage_apply_freeze(struct stage *s, struct node *n);
 /* After a transaction that took doomed layers away (done), or did not. */
 void stage_sweep(struct stage *s, struct node *n, bool done);
 /* What a commit held is not held any more; `also`: more HELD_*. */

@@ -50,6 +50,13 @@ enum stmt {
 	ST_CONFLICT_DEL,
 	ST_CONFLICT_DEL_ALL,
 	ST_CONFLICT_ALL,
+	ST_NAME_DEL_ALL,
+	ST_BEFORE_NODE,
+	ST_BEFORE_NAME,
+	ST_BEFORE_NODE_DEL,
+	ST_BEFORE_NAME_DEL,
+	ST_BEFORE_NODE_ALL,
+	ST_BEFORE_NAME_ALL,
 	ST_LAYER_PUT,
 	ST_LAYER_DEL,
 	ST_LAYER_DEL_ALL,
@@ -66,6 +73,10 @@ enum stmt {
 	ST_COUNT
 };
 
+#define NODE_COLUMNS \
+	"id, kind, base, base_commit, base_path, flags, mode, uid, gid, mtime_s, mtime_ns, state, last_layer," \
+	" alg, oid, size, at_commit, at_path"
+
 static const char *const stmt_sql[ST_COUNT] = {
 	[ST_BEGIN] = "BEGIN IMMEDIATE",
 	[ST_COMMIT] = "COMMIT",
@@ -73,13 +84,10 @@ static const char *const stmt_sql[ST_COUNT] = {
 	[ST_META_PUT] = "INSERT OR REPLACE INTO meta(key, value) VALUES(?, ?)",
 	[ST_META_GET] = "SELECT value FROM meta WHERE key = ?",
 	[ST_NODE_PUT] =
-		"INSERT OR REPLACE INTO node(id, kind, base, base_commit, base_path, flags, mode, uid, gid,"
-		" mtime_s, mtime_ns, state, last_layer, alg, oid, size, at_commit, at_path)"
+		"INSERT OR REPLACE INTO node(" NODE_COLUMNS ")"
 		" VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 	[ST_NODE_DEL] = "DELETE FROM node WHERE id = ?",
-	[ST_NODE_ALL] =
-		"SELECT id, kind, base, base_commit, base_path, flags, mode, uid, gid, mtime_s, mtime_ns,"
-		" state, last_layer, alg, oid, size, at_commit, at_path FROM node ORDER BY id",
+	[ST_NODE_ALL] = "SELECT " NODE_COLUMNS " FROM node ORDER BY id",
 	[ST_NAME_PUT] = "INSERT OR REPLACE INTO name(parent, name, node, gen) VALUES(?, ?, ?, ?)",
 	[ST_NAME_DEL] = "DELETE FROM name WHERE parent = ? AND name = ?",
 	[ST_NAME_ALL] = "SELECT parent, name, node, gen FROM name",
@@ -87,6 +95,14 @@ static const char *const stmt_sql[ST_COUNT] = {
 	[ST_CONFLICT_DEL] = "DELETE FROM conflict WHERE parent = ? AND name = ?",
 	[ST_CONFLICT_DEL_ALL] = "DELETE FROM conflict",
 	[ST_CONFLICT_ALL] = "SELECT parent, name FROM conflict",
+	[ST_NAME_DEL_ALL] = "DELETE FROM name",
+	[ST_BEFORE_NODE] =
+		"INSERT INTO before_node(" NODE_COLUMNS ", top) SELECT " NODE_COLUMNS ", ? FROM node WHERE id = ?",
+	[ST_BEFORE_NAME] = "INSERT INTO before_name(parent, name, node, conflict) VALUES(?, ?, ?, ?)",
+	[ST_BEFORE_NODE_DEL] = "DELETE FROM before_node",
+	[ST_BEFORE_NAME_DEL] = "DELETE FROM before_name",
+	[ST_BEFORE_NODE_ALL] = "SELECT " NODE_COLUMNS ", top FROM before_node ORDER BY id",
+	[ST_BEFORE_NAME_ALL] = "SELECT parent, name, node, conflict FROM before_name",
 	[ST_LAYER_PUT] =
 		"INSERT OR REPLACE INTO layer(node, layer, lower, lower_layer, frozen, bytes, sha256, git,"
 		" alg, oid, size, at_commit, at_path, synced) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -403,6 +419,28 @@ void journal_del_conflicts(struct journal *j)
 	run(j, ST_CONFLICT_DEL_ALL, "");
 }
 
+void journal_before_node(struct journal *j, uint64_t id, uint32_t top)
+{
+	run(j, ST_BEFORE_NODE, "ii", (int64_t)top, (int64_t)id);
+}
+
+void journal_before_name(struct journal *j, uint64_t parent, const char *name, uint64_t node, bool conflict)
+{
+	run(j, ST_BEFORE_NAME, "ipii", (int64_t)parent, name, (int64_t)node, (int64_t)conflict);
+}
+
+void journal_before_clear(struct journal *j)
+{
+	run(j, ST_BEFORE_NODE_DEL, "");
+	run(j, ST_BEFORE_NAME_DEL, "");
+}
+
+void journal_forget_rows(struct journal *j)
+{
+	run(j, ST_NAME_DEL_ALL, "");
+	run(j, ST_CONFLICT_DEL_ALL, "");
+}
+
 void journal_put_layer(struct journal *j, const struct journal_layer *l)
 {
 	bool blob = l->lower == JOURNAL_OVER_BLOB;
@@ -706,6 +744,42 @@ static int load_locals(struct journal *j, const struct journal_loader *to, void 
 			break;
 	}
 	sqlite3_reset(j->stmt[ST_LOCAL_ALL]);
+	return rc;
+}
+
+int journal_load_before(struct journal *j, int (*node)(void *arg, struct journal_node *n, uint32_t top),
+                        int (*name)(void *arg, uint64_t parent, const char *name, uint64_t node, bool conflict),
+                        void *arg)
+{
+	sqlite3_stmt *st = j->stmt[ST_BEFORE_NODE_ALL];
+	int rc;
+
+	while ((rc = next_row(j, st)) > 0) {
+		struct journal_node n = {0};
+
+		rc = read_node(st, &n);
+		if (rc == 0)
+			rc = node(arg, &n, (uint32_t)sqlite3_column_int64(st, 18));
+		free(n.base_path);
+		free(n.blob.path);
+		if (rc != 0)
+			break;
+	}
+	sqlite3_reset(st);
+	if (rc != 0)
+		return rc;
+	st = j->stmt[ST_BEFORE_NAME_ALL];
+	while ((rc = next_row(j, st)) > 0) {
+		AUTO_FREE char *text = NULL;
+
+		rc = get_text(st, 1, &text);
+		if (rc == 0)
+			rc = name(arg, (uint64_t)sqlite3_column_int64(st, 0), text,
+			          (uint64_t)sqlite3_column_int64(st, 2), sqlite3_column_int(st, 3) != 0);
+		if (rc != 0)
+			break;
+	}
+	sqlite3_reset(st);
 	return rc;
 }
 

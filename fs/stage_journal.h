@@ -83,6 +83,16 @@ void journal_del_name(struct journal *j, uint64_t parent, const char *name);
 /* That name is in conflict; journal_del_name takes it back, journal_del_conflicts all of them. */
 void journal_put_conflict(struct journal *j, uint64_t parent, const char *name);
 void journal_del_conflicts(struct journal *j);
+/* The overlay as it was when a transaction began: the node as it is in the journal now, with the number of its top layer
+ * (0: none). journal_before_clear forgets all of it. */
+void journal_before_node(struct journal *j, uint64_t id, uint32_t top);
+void journal_before_name(struct journal *j, uint64_t parent, const char *name, uint64_t node, bool conflict);
+void journal_before_clear(struct journal *j);
+/* Calls back for its nodes by id, then for its names. As journal_load. */
+int journal_load_before(struct journal *j, int (*node)(void *arg, struct journal_node *n, uint32_t top),
+                        int (*name)(void *arg, uint64_t parent, const char *name, uint64_t node, bool conflict),
+                        void *arg) MUST_USE;
+void journal_forget_rows(struct journal *j); /* all names, all conflicts */
 void journal_put_layer(struct journal *j, const struct journal_layer *l);
 void journal_del_layer(struct journal *j, uint64_t node, uint32_t layer);
 

@@ -232,7 +232,9 @@ static void recover_file(struct stage *s, struct node *n, struct stage_changes *
 
 	for (const struct layer *l = n->top; l; l = l->older)
 		lost = lost || l->lost;
-	if (!n->row) {
+	if (!n->row && n->before) {
+		return; /* discard may bring it back */
+	} else if (!n->row) {
 		journal_del_node(s->journal, n->rec.id);
 		stage_node_drop(s, n);
 	} else if (stage_node_unchanged(n)) {
@@ -395,6 +397,8 @@ int stage_load(struct stage *s)
 		rc = load_meta(s);
 	if (rc == 0)
 		rc = load_intent(s);
+	if (rc == 0)
+		rc = stage_tx_load(s);
 	if (rc == 0)
 		rc = recover(s);
 	if (rc == 0)

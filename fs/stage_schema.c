@@ -11,7 +11,8 @@
  *     1       the first
  *     2       local: folders too, and attributes without a content id. JOURNAL_HAS_MTIME. layer.synced, and
  *             meta has the boot id. Extent logs have records of kind EXT_LOWER
- *     3       conflict: names that are left out of commits until the user decides */
+ *     3       conflict: names that are left out of commits until the user decides
+ *     4       before_node, before_name: the overlay as it was when a transaction began */
 #define LOG_MODULE "stage_schema"
 
 #include "stage_schema.h"
@@ -33,6 +34,12 @@
 #define CONFLICT_TABLE \
 	"CREATE TABLE conflict(parent INTEGER NOT NULL, name BLOB NOT NULL, PRIMARY KEY(parent, name))" \
 	" WITHOUT ROWID;"
+#define BEFORE_TABLES \
+	"CREATE TABLE before_node(id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, base INTEGER NOT NULL," \
+	" base_commit TEXT, base_path BLOB," ATTR_COLUMNS ", state INTEGER NOT NULL," \
+	" last_layer INTEGER NOT NULL," BLOB_COLUMNS ", top INTEGER NOT NULL);" \
+	"CREATE TABLE before_name(parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL," \
+	" conflict INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
 #define LOCAL_TABLE \
 	"(path BLOB PRIMARY KEY, kind INTEGER NOT NULL, alg INTEGER, oid BLOB, size INTEGER," ATTR_COLUMNS \
 	") WITHOUT ROWID;"
@@ -45,6 +52,7 @@ static const char schema_sql[] =
 	"CREATE TABLE name(parent INTEGER NOT NULL, name BLOB NOT NULL, node INTEGER NOT NULL,"
 	" gen INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
 	CONFLICT_TABLE
+	BEFORE_TABLES
 	"CREATE TABLE layer(node INTEGER NOT NULL, layer INTEGER NOT NULL, lower INTEGER NOT NULL,"
 	" lower_layer INTEGER NOT NULL, frozen INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 BLOB,"
 	" git BLOB," BLOB_COLUMNS ", synced INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(node, layer))"
@@ -68,8 +76,10 @@ static const char from_1[] =
 
 static const char from_2[] = CONFLICT_TABLE;
 
+static const char from_3[] = BEFORE_TABLES;
+
 /* steps[n]: from n + 1 to n + 2. */
-static const char *const steps[] = {from_1, from_2};
+static const char *const steps[] = {from_1, from_2, from_3};
 _Static_assert(ARRAY_LEN(steps) == STAGE_SCHEMA - 1, "a step for each older schema");
 
 /* -- errors -- */

@@ -6,7 +6,7 @@
 
 #include "util.h"
 
-#define STAGE_SCHEMA 3
+#define STAGE_SCHEMA 4
 
 struct sqlite3;
 

@@ -538,6 +538,7 @@ static void finish(struct plan *p, struct stage_settled *told)
 	s->committing = s->names_taken = s->has_intent = false;
 	snprintf(s->parent, sizeof(s->parent), "%s", p->commit);
 	stage_drop_holds(s, HELD_INTENT);
+	stage_tx_apply_end(s);
 	stage_changes_apply(s, &p->told);
 	for (size_t i = 0; i < p->n; i++)
 		apply_act(p, &p->act[i]);
@@ -572,6 +573,7 @@ static int settle(struct plan *p, struct stage_settled *ret)
 	stage_changes_journal(p->s, &p->told);
 	journal_put_meta(p->s->journal, "parent", p->commit);
 	journal_del_intent(p->s->journal);
+	stage_tx_journal_end(p->s);
 	rc = journal_end(p->s->journal);
 	if (rc < 0) {
 		for (size_t i = 0; i < p->n; i++) {

@@ -117,6 +117,7 @@ struct publish *view_hold(struct rev *rev);
 void view_release(struct rev *rev);
 /* Why `inode` may not be written: 0, -EROFS, -EBUSY (another mount owns the branch), -EACCES. */
 int view_may_write(struct view *v, struct inode *inode, struct view_need *need) MUST_USE;
+int view_may_write_rev(struct view *v, struct rev *rev, struct view_need *need) MUST_USE;
 /* Gives a file a stage node, so that it can be written: borrows its blob. -ESTALE: a push replaced it meanwhile, or it was
  * parted from its name (view_part): the kernel looks the name up again. */
 int view_stage_file(struct view *v, struct inode *inode, struct view_need *need) MUST_USE;
@@ -146,7 +147,8 @@ int view_path(struct view *v, struct inode *inode, char **ret) MUST_USE;
 int view_settle(void *arg, const char *ref, const char *commit, int64_t date_s);
 /* publish_env.discard: arg is the struct rev; the path is from the branch's root. */
 int view_discard_path(void *arg, const char *path);
-/* Throws away what is staged at the path below the revision and tells the kernel. */
+/* Throws away what is staged at the path below the revision and tells the kernel. A transaction goes as a whole, whatever
+ * the path: what was there when it began is there again. */
 int view_discard(struct view *v, struct rev *rev, const char *path) MUST_USE;
 
 #endif

@@ -19,9 +19,11 @@
 
 int view_may_write(struct view *v, struct inode *inode, struct view_need *need)
 {
-	struct rev *rev = inode->rev;
-	if (!rev)
-		return -EPERM;
+	return inode->rev ? view_may_write_rev(v, inode->rev, need) : -EPERM;
+}
+
+int view_may_write_rev(struct view *v, struct rev *rev, struct view_need *need)
+{
 	if (!rev->writable)
 		return -EROFS;
 	int may;
@@ -774,7 +776,8 @@ int view_discard(struct view *v, struct rev *rev, const char *path)
 		inode_each(v->table, rev, collect_all, &d);
 		r = stage_each(rev->stage, collect_deleted, &d);
 		if (r == 0)
-			r = stage_discard(rev->stage, full);
+			r = stage_tx_state(rev->stage) == STAGE_TX_HELD ? stage_tx_restore(rev->stage)
+			                                                : stage_discard(rev->stage, full);
 		if (r == 0)
 			detach_staged(&d);
 	}

@@ -605,6 +605,141 @@ static void frozen_stays(void **state)
 	stage_release(stage);
 }
 
+/* -- transactions -- */
+
+/* What stands below the root, as "name=state" each, sorted by nobody: one string a call. */
+static int describe(void *arg, const char *path, const struct stage_attr *attr)
+{
+	char *out = arg;
+
+	snprintf(out + strlen(out), 400 - strlen(out), "%s=%d,%llu ", path, (int)attr->kind * 10 + (int)attr->state,
+	         (unsigned long long)attr->size);
+	return 0;
+}
+
+static bool has_entry(const char *entry)
+{
+	char all[400] = "";
+
+	assert_int_equal(stage_each(stage, describe, all), 0);
+	return strstr(all, entry) != NULL;
+}
+
+static size_t entries(void)
+{
+	char all[400] = "";
+	size_t n = 0;
+
+	assert_int_equal(stage_each(stage, describe, all), 0);
+	for (const char *p = all; *p; p++)
+		n += *p == ' ';
+	return n;
+}
+
+static void change_everything(uint64_t a, uint64_t dir)
+{
+	uint64_t node;
+
+	writer(a);
+	write_text(a, 0, "CHANGED AND LONGER");
+	writer_gone(a);
+	assert_int_equal(stage_rename(stage, STAGE_ROOT, "a", false, STAGE_ROOT, "moved", NULL), 0);
+	assert_int_equal(stage_unlink(stage, STAGE_ROOT, "b", false), 0);
+	assert_int_equal(stage_unlink(stage, dir, "x", false), 0);
+	assert_int_equal(stage_rmdir(stage, STAGE_ROOT, "dir", false), 0);
+	put(STAGE_ROOT, "b", "another b");
+	put(STAGE_ROOT, "new", "new");
+	assert_int_equal(stage_unlink(stage, STAGE_ROOT, "committed", true), 0);
+	node = borrow("c", "committed bytes");
+	writer(node);
+	write_text(node, 0, "C");
+	writer_gone(node);
+	assert_int_equal(stage_unlink(stage, STAGE_ROOT, "gone", false), 0);
+}
+
+static void a_transaction_is_taken_back(void **state)
+{
+	uint64_t a = put(STAGE_ROOT, "a", "one"), b = put(STAGE_ROOT, "b", "two"), dir, x, half, open;
+	const struct stage_ref gone = {.parent = STAGE_ROOT, .name = "gone"};
+
+	assert_int_equal(stage_mkdir(stage, STAGE_ROOT, "dir", 0755, &dir), 0);
+	x = put(dir, "x", "three");
+	assert_int_equal(stage_unlink(stage, STAGE_ROOT, "gone", true), 0);
+	assert_int_equal(stage_conflict_put(stage, &gone, 1), 0);
+	half = create(STAGE_ROOT, "half");
+	writer(half);
+	write_text(half, 0, "half");
+	assert_int_equal(stage_tx_begin(stage), 0);
+	assert_int_equal(stage_tx_begin(stage), -EBUSY);
+	assert_int_equal(stage_tx_state(stage), STAGE_TX_RUNNING);
+	assert_int_equal(stage_discard(stage, ""), -EBUSY);
+	stage_check(stage);
+	for (int round = 0; round < 2; round++) {
+		write_text(half, 4, " and more");
+		writer_gone(half);
+		open = create(STAGE_ROOT, "open");
+		writer(open);
+		write_text(open, 0, "o");
+		assert_int_equal(stage_unlink(stage, STAGE_ROOT, "gone", true), -ENOENT);
+		assert_int_equal(stage_create(stage, STAGE_ROOT, "gone", 0644, &x), 0);
+		change_everything(a, dir);
+		stage_check(stage);
+		if (round == 1) { /* the daemon is killed */
+			writer_gone(open);
+			reopen();
+			assert_int_equal(stage_tx_state(stage), STAGE_TX_HELD);
+			stage_check(stage);
+		}
+		assert_int_equal(stage_tx_restore(stage), 0);
+		assert_int_equal(stage_tx_state(stage), STAGE_TX_NONE);
+		stage_check(stage);
+		if (round == 0)
+			writer_gone(open); /* without a name by now */
+		assert_int_equal(entries(), 6);
+		assert_true(has_entry("a=21,3 ") && has_entry("b=21,3 ") && has_entry("dir/x=21,5 "));
+		assert_true(has_entry("half=24,4 ")); /* interrupted: it was half written then */
+		assert_true(has_entry("gone=15,0 ")); /* a whiteout, in conflict */
+		assert_int_equal(lookup(STAGE_ROOT, "a").node, a);
+		assert_bytes(a, "", "one", 3);
+		assert_bytes(b, "", "two", 3);
+		dir = lookup(STAGE_ROOT, "dir").node;
+		assert_bytes(lookup(dir, "x").node, "", "three", 5);
+		assert_bytes(half, "", "half", 4);
+		if (round == 0) {
+			writer(half);
+			assert_int_equal(stage_tx_begin(stage), 0);
+		}
+	}
+	/* Nothing of it is left behind. */
+	assert_int_equal(stage_discard(stage, ""), 0);
+	assert_true(stage_empty(stage));
+	assert_int_equal(count_of(HERE "/data/*"), 0);
+}
+
+static void a_transaction_ends_when_it_is_settled(void **state)
+{
+	static const char *const texts[] = {"a", "new"};
+	uint64_t a = put(STAGE_ROOT, "a", "old");
+
+	assert_int_equal(stage_tx_begin(stage), 0);
+	writer(a);
+	assert_int_equal(stage_truncate(stage, a, 0), 0);
+	write_text(a, 0, "new");
+	writer_gone(a);
+	assert_int_equal(stage_tx_hold(stage), 0);
+	assert_int_equal(stage_tx_state(stage), STAGE_TX_HELD);
+	publish(COMMIT2, texts);
+	assert_int_equal(stage_tx_state(stage), STAGE_TX_NONE);
+	assert_true(stage_empty(stage));
+	/* One in which nothing changed. */
+	assert_int_equal(stage_tx_begin(stage), 0);
+	assert_false(stage_empty(stage));
+	assert_int_equal(stage_tx_end(stage), 0);
+	assert_true(stage_empty(stage));
+	reopen();
+	assert_int_equal(stage_tx_state(stage), STAGE_TX_NONE);
+}
+
 /* -- bytes -- */
 
 static void extents(void **state)
@@ -1342,6 +1477,8 @@ int main(void)
 		TEST(state_interrupted),
 		TEST(state_open),
 		TEST(takes_what_is_open),
+		TEST(a_transaction_is_taken_back),
+		TEST(a_transaction_ends_when_it_is_settled),
 		TEST(state_clean),
 		TEST(state_committing),
 		TEST(settles_writers),
