@@ -86,7 +86,8 @@ struct blob *blocks_unref_locked(struct blob *blob)
 	assert(blob->refs > 0);
 	if (--blob->refs > 0)
 		return NULL;
-	if (blob->stale || blob->fd < 0) {
+	/* What failed is tried again at the next open. */
+	if (blob->stale || blob->fd < 0 || atomic_load(&blob->lost) || atomic_load(&blob->sick)) {
 		blocks_table_remove_locked(blob);
 		return blob;
 	}
@@ -251,7 +252,7 @@ uint64_t blocks_first_missing(struct blob *blob, uint64_t from, uint64_t end)
 	for (uint64_t k = from; k < end; k++)
 		if (!bit_get(blob->present, k))
 			return k;
-	return end;
+	return from < end && atomic_load(&blob->lost) ? from : end;
 }
 
 /* Blocks [first, last] are pinned. */
@@ -294,7 +295,8 @@ ssize_t blocks_read(struct blob *blob, uint64_t off, void *buf, size_t len)
 
 bool blocks_complete(struct blob *blob)
 {
-	return blob->n_blocks == 0 || (atomic_load(&blob->map->verified) && all_present(blob));
+	return blob->n_blocks == 0 ||
+	       (atomic_load(&blob->map->verified) && all_present(blob) && !atomic_load(&blob->lost));
 }
 
 /* -- filling -- */
@@ -385,11 +387,11 @@ int blocks_store(struct blob *blob, uint64_t block, const void *data, size_t len
 	assert(block < blob->n_blocks && len == block_len(blob, block));
 	if (is_one_block(blob))
 		return store_one_block(blob, data, len);
-	if (bit_get(blob->present, block))
+	if (bit_get(blob->present, block) && !atomic_load(&blob->lost))
 		return 0;
 	if (blob->fd < 0 || blob->read_only)
 		return -EROFS;
-	if (atomic_load(&blob->sick))
+	if (atomic_load(&blob->sick) || atomic_load(&blob->lost))
 		return -EIO;
 	r = blocks_make_room(blob->b, len);
 	if (r == 0)
@@ -642,6 +644,8 @@ int blocks_new(const struct blocks_opts *opts, struct index *ix, struct blocks *
 	if (r < 0)
 		log_warn("%s: %s: nothing will be cached", b->obj_dir, strerror(-r));
 	set_limits(b, opts);
+	if (blocks_guard_maps() < 0)
+		log_debug("maps are not guarded");
 	blocks_refresh_usage(b);
 	atomic_store(&b->no_space, blocks_space_short(b) > 0);
 	r = -pthread_create(&b->writer, NULL, blocks_writer_main, b);

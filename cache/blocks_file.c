@@ -8,12 +8,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define MAP_MAGIC "hugfsmp3"
+#define MAPS_MAX 8192
 #define OPEN_TRIES 8 /* evicted between our looking it up and our opening it, so many times */
 
 /* -- locks between daemons -- */
@@ -92,6 +94,64 @@ static int open_data(struct blob *blob, bool *ret_created)
 	return STEAL(fd);
 }
 
+/* A page of a shared map that cannot be read or written, because its disk fails, is SIGBUS to whoever touches it. It
+ * becomes a page of this process alone then, all zero: nothing is present; and the blob is lost: nothing is read from or stored
+ * in it until it is opened anew. */
+static struct {
+	_Atomic uintptr_t start, end; /* 0: free */
+	atomic_bool *lost;
+} maps[MAPS_MAX];
+static size_t page_size;
+
+static void on_bus(int number, siginfo_t *info, void *context)
+{
+	uintptr_t at = (uintptr_t)info->si_addr;
+	int saved = errno;
+
+	for (size_t i = 0; i < MAPS_MAX; i++) {
+		if (at < atomic_load(&maps[i].start) || at >= atomic_load(&maps[i].end))
+			continue;
+		if (mmap((void *)(at & ~(page_size - 1)), page_size, PROT_READ | PROT_WRITE,
+		         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+			break;
+		atomic_store(maps[i].lost, true);
+		errno = saved;
+		return;
+	}
+	signal(SIGBUS, SIG_DFL); /* not ours: it happens again when we return */
+}
+
+int blocks_guard_maps(void)
+{
+	struct sigaction act = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO | SA_RESTART};
+
+	page_size = (size_t)sysconf(_SC_PAGESIZE);
+	return sigaction(SIGBUS, &act, NULL) < 0 ? -errno : 0;
+}
+
+/* With more maps than slots the last ones are not guarded. */
+static void map_guard(struct blob *blob)
+{
+	for (size_t i = 0; i < MAPS_MAX; i++) {
+		uintptr_t unused = 0;
+
+		if (!atomic_compare_exchange_strong(&maps[i].start, &unused, (uintptr_t)blob->map))
+			continue;
+		maps[i].lost = &blob->lost;
+		atomic_store(&maps[i].end, (uintptr_t)blob->map + blob->map_len);
+		blob->guard = i + 1;
+		return;
+	}
+}
+
+static void map_unguard(struct blob *blob)
+{
+	if (!blob->guard)
+		return;
+	atomic_store(&maps[blob->guard - 1].end, 0);
+	atomic_store(&maps[blob->guard - 1].start, 0);
+}
+
 static void map_set(struct blob *blob, void *map, size_t len, bool shared)
 {
 	blob->map = map;
@@ -100,6 +160,8 @@ static void map_set(struct blob *blob, void *map, size_t len, bool shared)
 	blob->present = (void *)((char *)map + sizeof(struct map));
 	blob->crc = (void *)(blob->present + blob->n_segs);
 	blob->unit_used = blob->crc + blob->n_blocks;
+	if (shared)
+		map_guard(blob);
 }
 
 static void map_fill(struct blob *blob, const struct index_known *known)
@@ -335,6 +397,7 @@ void blocks_free_blob(struct blob *blob)
 		return;
 	if (atomic_load(&blob->holding))
 		atomic_fetch_sub(&blob->b->n_holding, 1);
+	map_unguard(blob);
 	if (blob->map && blob->map_shared)
 		munmap(blob->map, blob->map_len);
 	else

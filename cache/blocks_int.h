@@ -56,6 +56,8 @@ struct blob {
 	struct map *map;     /* mapped or, when it is not shared, allocated */
 	size_t map_len;
 	bool map_shared;
+	size_t guard;        /* 1 + its slot; 0: none */
+	atomic_bool lost;    /* a page of its map could not be reached */
 	_Atomic uint64_t *present;
 	_Atomic uint32_t *crc;
 	_Atomic uint32_t *unit_used;
@@ -228,6 +230,8 @@ int blocks_unlink_files(const char *path) MUST_USE;
 /* Is the one block of this blob on disk, whatever the index says? Another daemon, or we before a crash, may
  * have put it there: then it is present. */
 void blocks_find_one_block(struct blob *blob);
+/* Has a page of a map that its disk does not give back end only that blob, not the process. */
+int blocks_guard_maps(void) MUST_USE;
 /* Removes data files that an empty index does not know: older than it, and nobody has them open. */
 void blocks_sweep(struct blocks *b);
 

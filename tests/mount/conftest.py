@@ -26,6 +26,8 @@ SOURCE_ROOT = os.path.dirname(os.path.dirname(HERE))
 def pytest_addoption(parser):
     parser.addoption("--as-user", action="store_true", default=os.environ.get("HUGFS_AS_USER") == "1",
                      help="run the daemon and the file operations as an ordinary user")
+    parser.addoption("--crash-rounds", type=int, default=50, help="rounds of test_cache_crash.py")
+    parser.addoption("--crash-seed", type=int, default=0, help="repeat the rounds of a failed run of test_cache_crash.py")
     parser.addoption("--keep", action="store_true", help="keep the folders of the tests' worlds")
 
 

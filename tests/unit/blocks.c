@@ -849,6 +849,39 @@ static void test_lend(void **state)
 	free(data);
 }
 
+/* The disk does not give back a page of the map: that is no end of the process, nor a wrong byte. */
+static void test_lost_map(void **state)
+{
+	size_t size = 3 * MIB;
+	struct blob_key key;
+	uint8_t *data = content(130, size, &key), byte;
+	char path[400], map[410];
+	struct store s;
+	struct blob *blob;
+
+	store_open(&s, 0);
+	blob = get(&s, &key);
+	assert_int_equal(put_block(blob, data, 0), 0);
+	data_file(&s, &key, path);
+	snprintf(map, sizeof(map), "%s.map", path);
+	assert_int_equal(truncate(map, 0), 0);
+	assert_int_equal(blocks_read(blob, 0, &byte, 1), -EAGAIN);
+	assert_false(blocks_has(blob, 0, 1));
+	assert_int_equal(put_block(blob, data, 0), -EIO);
+	assert_int_equal(put_block(blob, data, 1), -EIO);
+	assert_false(blocks_complete(blob));
+	blocks_put(blob);
+	store_close(&s);
+	/* It is opened anew. */
+	store_open(&s, 0);
+	blob = get(&s, &key);
+	fill(blob, data);
+	assert_reads(blob, data, 0, size);
+	blocks_put(blob);
+	store_close(&s);
+	free(data);
+}
+
 static void test_no_disk(void **state)
 {
 	struct blob_key key;
@@ -888,6 +921,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_kill, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lend, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lost_map, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_disk, setup, teardown),
 	};
 
