@@ -1,0 +1,89 @@
+"""What nobody has seen the real Hub do: one session of work for each answer that the test Hub can give."""
+
+import random
+
+import pytest
+from switches import SWITCHES
+
+import harness
+
+ANSWERS = [(name, value) for name, switch in SWITCHES.items() for value in switch.others]
+WEIGHTS = random.Random(1).randbytes(300_000)
+FILES = {
+    "config.json": b"{}\n",
+    "w.safetensors": WEIGHTS,
+    "d/a.txt": b"a",
+    "d/e/b.txt": b"b",
+    "empty": b"",
+    "ü.txt": b"u",
+}
+
+
+@pytest.mark.parametrize("name, value", ANSWERS, ids=[f"{name}-{value}" for name, value in ANSWERS])
+def test_a_session_of_work(mount, box, hub, name, value):
+    """Under an old name of the repository: all is read, changes of every kind arrive, somebody else's too."""
+    hub.config(**{name: value})
+    old = box.repo(FILES, private=name == "private_resolve_cache")
+    hub.branch(old.id, "both")
+    hub.tag(old.id, "v1", message="first")
+    names = [old.id, old.id + "-a", old.id + "-b"]
+    for now, then in zip(names, names[1:]):
+        hub.move_repo(now, then)
+    repo = harness.Repo(hub, names[-1], "model")
+    repo.mark()
+
+    m = mount(old.uri + "@main", "poll=1")
+    assert {path: data for path, data in m.files().items() if path != ".gitattributes"} == FILES
+    m.sh("""
+        echo new > new.txt
+        head -c 200000 /dev/zero > new.bin
+        cp w.safetensors copy.safetensors
+        echo '{"a": 1}' > config.json
+        cp d/a.txt d/same && cat d/same > d/a.txt && rm d/same
+        mv d moved
+        mkdir deep && mv empty deep/empty
+        rm ü.txt
+        stat --file-system . > /dev/null
+        sync new.txt new.bin config.json
+        """)
+    wanted = {
+        "new.txt": b"new\n",
+        "new.bin": bytes(200_000),
+        "copy.safetensors": WEIGHTS,
+        "w.safetensors": WEIGHTS,
+        "config.json": b'{"a": 1}\n',
+        "moved/a.txt": b"a",
+        "moved/e/b.txt": b"b",
+        "deep/empty": b"",
+    }
+    harness.eventually(lambda: repo.files() == wanted, 30, "the publication")
+    repo.push({"theirs.txt": b"theirs"})
+    harness.eventually(lambda: m.exists("theirs.txt"), 30, "somebody else's file")
+    assert m.read("theirs.txt") == b"theirs" and m.read("copy.safetensors") == WEIGHTS
+    m.unmount()
+    assert repo.files() == wanted | {"theirs.txt": b"theirs"}
+    assert hub.git(repo.id, "fsck", "--strict", "--no-dangling") == b""
+
+
+@pytest.mark.parametrize("value", [400, 403])
+def test_a_tag_is_read_only(mount, box, hub, value):
+    hub.config(read_only_status=value)
+    repo = box.repo(FILES)
+    hub.tag(repo.id, "v1", message="first")
+    m = mount(repo.uri + "@v1")
+    assert m.outcome("open('new', 'w')") == "EROFS" and m.read("d/a.txt") == b"a"
+
+
+@pytest.mark.parametrize("value", ["branch", "tag"])
+def test_a_branch_and_a_tag_of_one_name(mount, box, hub, value):
+    """The mount takes heads from the list of refs, so that it is the branch whatever the name alone would give."""
+    repo = box.repo({"x": b"tag"})
+    hub.tag(repo.id, "both")
+    hub.branch(repo.id, "both")
+    hub.commit(repo.id, {"x": b"branch"}, "both")
+    hub.config(same_name=value)
+    m = mount(repo.uri + "@both")
+    assert m.read("x") == b"branch"
+    m.write("y", b"y")
+    m.unmount()
+    assert hub.content(repo.id, "y", "refs/heads/both") == b"y"
