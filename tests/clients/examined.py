@@ -2,8 +2,8 @@
 """What the examiners used, from the records of their sessions (pytest --record): `examined.py RECORD...`
 
 Prints each session's versions, and each route of tests/hub/routes.txt with the sessions that were answered there. Exits 1
-for a route that no examiner was answered at, and for a public function of the official client that its session neither
-called nor has listed below as none of the test Hub's business.
+for a route that no examiner was answered at, for a public function of the official client that its session neither
+called nor has listed below as none of the test Hub's business, and for a call of NEEDED that a session did not make.
 """
 
 import json
@@ -27,10 +27,31 @@ OTHERS = re.compile(
 KEPT = {"create_space", "duplicate_space", "list_spaces", "space_info"}
 
 
-def unexamined_functions(record):
-    """The public functions that a session should have called and did not."""
-    called = {name.partition(".")[2] for name in record["calls"] if name.startswith("HfApi.")}
-    return [name for name in record["public"] if name not in called and (name in KEPT or not OTHERS.fullmatch(name))]
+OFFICIAL = {
+    "CommitScheduler.trigger", "HfApi.create_commit(run_as_future)",
+    *("HfFileSystem." + name for name in "ls info find walk open cat_file pipe_file cp_file mv rm get_file put_file".split()),
+    *("hf " + name for name in ("upload", "download", "cp", "auth whoami", "auth login", "cache verify", "models info",
+                                "repos create", "repos delete", "repos move", "repos tag create", "discussions merge")),
+}
+NEEDED = {  # calls of each session; what is in the client's API object is required without being listed
+    "clients": OFFICIAL | {"git " + name for name in ("clone", "fetch", "pull", "push", "lfs fetch", "lfs pull", "lfs prune")},
+    "clients-hub1": OFFICIAL | {"hf repo create", "hf upload-large-folder"},
+    "clients-libraries": {
+        "AutoTokenizer.from_pretrained", "AutoConfig.from_pretrained", "BertConfig.save_pretrained(push_to_hub)",
+        "PreTrainedTokenizerFast.save_pretrained(push_to_hub)", "Dataset.push_to_hub", "DatasetDict.push_to_hub",
+        "load_dataset", "load_dataset(streaming)", "Dataset.to_parquet",
+        *("@huggingface/hub " + name for name in (
+            "commit", "uploadFile", "uploadFiles", "listFiles", "downloadFile", "snapshotDownload", "createRepo",
+            "deleteRepo", "createBranch", "fileDownloadInfo", "pathsInfo", "listCommits", "whoAmI")),
+    },
+}
+
+
+def uncalled(name, record):
+    """The functions and commands that a session should have called and did not."""
+    called = set(record["calls"])
+    public = {function for function in record["public"] if function in KEPT or not OTHERS.fullmatch(function)}
+    return sorted((NEEDED[name] | {"HfApi." + function for function in public}) - called)
 
 
 def listed_routes():
@@ -47,10 +68,12 @@ def answered_routes(record):
 
 
 def main(paths):
+    """Compare the records; the name of each file is that of its session."""
     records = {pathlib.Path(path).stem: json.loads(pathlib.Path(path).read_text(encoding="utf-8")) for path in paths}
-    missing, seen = [], {}
+    missing = [f"{name} left no record" for name in NEEDED if name not in records]
+    seen = {}
     for name, record in records.items():
-        missing += [f"{name}: {function}() was never called" for function in unexamined_functions(record)]
+        missing += [f"{name}: {call} was never called" for call in uncalled(name, record)]
         for route in answered_routes(record):
             seen.setdefault(route, set()).add(name)
     for route in listed_routes():
