@@ -136,6 +136,7 @@ int inode_table_new(struct inode_table **ret)
 
 static void inode_free(struct inode *i)
 {
+	loan_end(i->loan); /* a file that was open to the end: its RELEASE never came */
 	fetch_close(i->source);
 	free(i->repo);
 	free(i->name);
