@@ -37,7 +37,7 @@
 #define TICK_MS 100
 #define DEADLINE_S 60
 #define CONNECT_S 10
-#define ANSWER_MIN_MS 5000        /* a try may be without a byte for this long at least */
+#define ANSWER_MIN_MS 5000        /* a try may be without a byte for this long at least; of data: the first try */
 #define SMALL_BODY 65536
 #define UNSENT_MAX (256 * 1024)   /* of a request's body in the kernel: what it holds counts as sent here */
 #define LOW_SPEED_MS 15000
@@ -85,6 +85,7 @@ struct call {
 	struct http_resp resp;
 	char *origin;
 	int64_t deadline_ms;
+	int64_t slept_ms;   /* util_slept_ms when it was looked at last */
 	int64_t quota_left_ms;
 	unsigned tries;
 	uint64_t delivered; /* body bytes given to the sink, over all tries */
@@ -534,6 +535,18 @@ struct watch {
 	int64_t window_ms;
 };
 
+/* Did the machine sleep? Then the deadline did not come nearer, and the connection is not to be trusted. */
+static bool has_slept(struct call *c)
+{
+	int64_t slept = util_slept_ms() - c->slept_ms;
+
+	if (slept < UTIL_SLEEP_MS)
+		return false;
+	c->slept_ms += slept;
+	c->deadline_ms += slept;
+	return true;
+}
+
 /* 0 while the try may go on; -ETIMEDOUT, -ECANCELED; 1: what is there is enough. */
 static int watch_tick(struct watch *w, struct call *c)
 {
@@ -542,6 +555,8 @@ static int watch_tick(struct watch *w, struct call *c)
 
 	if (stopped(c))
 		return -ECANCELED;
+	if (has_slept(c) && c->req->idempotent)
+		return -ETIMEDOUT;
 	if (c->moved != w->moved) {
 		if (w->moved > 0)
 			c->deadline_ms += now - w->last_move_ms;
@@ -568,9 +583,13 @@ static CURLcode drive(struct http_slot *s, struct call *c)
 	CURLcode code = CURLE_FAILED_INIT;
 	int running = 1, queued, r;
 
+	(void)has_slept(c); /* before it began */
 	/* A connection that died in silence is found out early, unless much would have to be sent again. */
 	if (c->req->idempotent && c->req->body_len <= SMALL_BODY)
 		w.answer_limit_ms = MAX((c->deadline_ms - now) / 3, ANSWER_MIN_MS);
+	/* Readers wait for data: another connection is tried soon, and with more patience each time. */
+	if (c->req->lane == HTTP_DATA && !c->req->body_len)
+		w.answer_limit_ms = MIN(w.answer_limit_ms, (int64_t)ANSWER_MIN_MS << MIN(c->tries - 1, 10u));
 	if (curl_multi_add_handle(s->multi, s->easy) != CURLM_OK)
 		return CURLE_OUT_OF_MEMORY;
 	while (running) {
@@ -834,6 +853,7 @@ int http_perform(struct http *h, const struct http_req *req, struct http_resp *r
 	if (!c.origin)
 		return -ENOMEM;
 	c.deadline_ms = util_now_ms() + (int64_t)deadline_s * 1000;
+	c.slept_ms = util_slept_ms();
 	c.quota_left_ms = (int64_t)h->opts.quota_wait_s * 1000;
 	http_head_reset(&c.resp);
 	r = perform(&c);

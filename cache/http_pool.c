@@ -12,12 +12,13 @@
 #include "lock.h"
 
 #define POOL_MAX 64 /* idle connections; one per worker thread and lane is plenty */
-#define POOL_IDLE_MS 120000
+#define POOL_IDLE_MS 60000 /* load balancers drop an idle connection soon after, and may not tell */
 
 struct http_pool {
 	struct lock lock;
 	/* -- guarded by lock -- */
 	struct http_slot *idle; /* last used first */
+	int64_t slept_ms;       /* when it was looked at last */
 };
 
 static void slot_free(struct http_slot *s)
@@ -52,12 +53,43 @@ static struct http_slot *slot_new(enum http_lane lane, const char *origin)
 	return STEAL(s);
 }
 
+/* Takes out what is too much, too old, or from before the machine slept. */
+static struct http_slot *worn_locked(struct http_pool *p)
+{
+	int64_t now = util_now_ms(), slept = util_slept_ms();
+	struct http_slot **at = &p->idle, *worn;
+	unsigned n = 0;
+
+	if (slept - p->slept_ms < UTIL_SLEEP_MS) {
+		/* Ordered by age: everything from the first one too many or too old goes. */
+		while (*at && n < POOL_MAX && now - (*at)->idle_since < POOL_IDLE_MS) {
+			at = &(*at)->next;
+			n++;
+		}
+	}
+	p->slept_ms = slept;
+	worn = *at;
+	*at = NULL;
+	return worn;
+}
+
+static void free_list(struct http_slot *s)
+{
+	while (s) {
+		struct http_slot *next = s->next;
+
+		slot_free(s);
+		s = next;
+	}
+}
+
 struct http_slot *http_pool_take(struct http_pool *p, enum http_lane lane, const char *origin)
 {
-	struct http_slot *found = NULL;
+	struct http_slot *found = NULL, *worn;
 
 	{
 		LOCKED(&p->lock);
+		worn = worn_locked(p);
 		for (struct http_slot **at = &p->idle; *at; at = &(*at)->next) {
 			if ((*at)->lane == lane && strcmp((*at)->origin, origin) == 0) {
 				found = *at;
@@ -66,44 +98,32 @@ struct http_slot *http_pool_take(struct http_pool *p, enum http_lane lane, const
 			}
 		}
 	}
+	free_list(worn);
 	return found ? found : slot_new(lane, origin);
 }
 
 void http_pool_put(struct http_pool *p, struct http_slot *s)
 {
-	int64_t now = util_now_ms();
-	struct http_slot *old = NULL;
+	struct http_slot *worn;
 
 	{
 		LOCKED(&p->lock);
-		struct http_slot **at = &p->idle;
-		unsigned n = 1;
-
-		s->idle_since = now;
+		worn = worn_locked(p);
+		s->idle_since = util_now_ms();
 		s->next = p->idle;
 		p->idle = s;
-		/* Ordered by age: everything from the first one too many or too old goes. */
-		while (*at && n <= POOL_MAX && now - (*at)->idle_since < POOL_IDLE_MS) {
-			at = &(*at)->next;
-			n++;
-		}
-		old = *at;
-		*at = NULL;
 	}
-	while (old) {
-		struct http_slot *next = old->next;
-
-		slot_free(old);
-		old = next;
-	}
+	free_list(worn);
 }
 
 struct http_pool *http_pool_new(void)
 {
 	struct http_pool *p = calloc(1, sizeof(*p));
 
-	if (p)
-		lock_init(&p->lock, LOCK_HTTP);
+	if (!p)
+		return NULL;
+	lock_init(&p->lock, LOCK_HTTP);
+	p->slept_ms = util_slept_ms();
 	return p;
 }
 
@@ -111,12 +131,7 @@ void http_pool_free(struct http_pool *p)
 {
 	if (!p)
 		return;
-	while (p->idle) {
-		struct http_slot *next = p->idle->next;
-
-		slot_free(p->idle);
-		p->idle = next;
-	}
+	free_list(p->idle);
 	lock_fini(&p->lock);
 	free(p);
 }

@@ -56,14 +56,6 @@ void util_fclosep(FILE **f)
 	errno = saved;
 }
 
-int64_t util_now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_BOOTTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 char *util_printf(const char *fmt, ...)
 {
 	va_list ap;

@@ -39,6 +39,10 @@ void util_fclosep(FILE **f);
 
 /* Milliseconds of CLOCK_BOOTTIME: it neither steps nor stops while the machine sleeps. */
 int64_t util_now_ms(void);
+/* How long the machine has slept since it was started, to some milliseconds. Connections from before a sleep are
+ * most likely dead, and nobody says so. */
+int64_t util_slept_ms(void);
+#define UTIL_SLEEP_MS 1000 /* less is no sleep: the two clocks are not read at the same moment */
 
 /* asprintf(3) that returns the string, or NULL when there is no memory. Caller frees. */
 char *util_printf(const char *fmt, ...) PRINTF(1, 2) MUST_USE;

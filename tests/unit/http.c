@@ -20,6 +20,23 @@
 
 #define FILE_SIZE 100000u
 
+/* -- the clock: it stands in the place of cache/util_clock.c -- */
+
+static atomic_int_fast64_t slept_ms;
+
+int64_t util_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000 + atomic_load(&slept_ms);
+}
+
+int64_t util_slept_ms(void)
+{
+	return atomic_load(&slept_ms);
+}
+
 /* -- a server: one thread a connection -- */
 
 struct seen {
@@ -331,6 +348,84 @@ static void test_connections_are_kept(void **state)
 	assert_true(has_header(&w.sv->seen[0], "Accept-Encoding: identity\r\n"));
 	assert_true(has_header(&w.sv->seen[0], "User-Agent: hugfs/"));
 	assert_false(has_header(&w.sv->seen[0], "Cookie:"));
+	world_end(&w);
+}
+
+/* Before the machine slept they were good; nobody says that they are not any more. */
+static void test_connections_do_not_outlive_a_sleep(void **state)
+{
+	struct world w = {0};
+	char url[128];
+
+	world_start(&w, answer_hello);
+	for (int i = 0; i < 4; i++) {
+		struct http_req req = get_req(url, sizeof(url), &w, "/");
+		AUTO_HTTP_RESP resp = {0};
+
+		if (i == 2)
+			atomic_fetch_add(&slept_ms, 10000);
+		assert_int_equal(http_perform(w.http, &req, &resp), 0);
+	}
+	assert_int_equal(w.sv->seen[1].connection, 1);
+	assert_int_equal(w.sv->seen[2].connection, 2);
+	assert_int_equal(w.sv->seen[3].connection, 2);
+	world_end(&w);
+}
+
+static bool answer_nothing_once(struct peer *p, const struct seen *s, unsigned n)
+{
+	if (n > 1)
+		return answer_hello(p, s, n);
+	stall(p);
+	return false;
+}
+
+static void *perform_thread(void *arg)
+{
+	struct world *w = arg;
+	AUTO_HTTP_RESP resp = {0};
+	char url[128];
+	struct http_req req = get_req(url, sizeof(url), w, "/");
+
+	req.deadline_s = 60;
+	return http_perform(w->http, &req, &resp) == 0 && resp.status == 200 ? w : NULL;
+}
+
+/* A request that slept along is sent again at once, and its deadline has not passed. */
+static void test_a_request_goes_on_after_a_sleep(void **state)
+{
+	struct world w = {0};
+	pthread_t thread;
+	int64_t began;
+	void *good;
+
+	world_start(&w, answer_nothing_once);
+	assert_int_equal(pthread_create(&thread, NULL, perform_thread, &w), 0);
+	wait_seen(w.sv, 1);
+	atomic_fetch_add(&slept_ms, 3600000);
+	began = util_now_ms();
+	pthread_join(thread, &good);
+	assert_ptr_equal(good, &w);
+	assert_true(util_now_ms() - began < 4000);
+	assert_int_equal(w.sv->seen[1].connection, 2);
+	world_end(&w);
+}
+
+/* Readers wait for it: data that does not come is asked for on another connection after 5 s, not after 20. */
+static void test_stalled_data_is_asked_for_again(void **state)
+{
+	struct world w = {0};
+	AUTO_HTTP_RESP resp = {0};
+	int64_t began = util_now_ms();
+	char url[128];
+
+	world_start(&w, answer_nothing_once);
+	struct http_req req = get_req(url, sizeof(url), &w, "/");
+	req.lane = HTTP_DATA;
+	req.deadline_s = 60;
+	assert_int_equal(http_perform(w.http, &req, &resp), 0);
+	assert_in_range(util_now_ms() - began, 4500, 9000);
+	assert_int_equal(w.sv->seen[1].connection, 2);
 	world_end(&w);
 }
 
@@ -1015,6 +1110,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_connections_are_kept),
+		cmocka_unit_test(test_connections_do_not_outlive_a_sleep),
+		cmocka_unit_test(test_a_request_goes_on_after_a_sleep),
+		cmocka_unit_test(test_stalled_data_is_asked_for_again),
 		cmocka_unit_test(test_503_is_tried_again),
 		cmocka_unit_test(test_a_post_goes_out_once),
 		cmocka_unit_test(test_a_lost_answer_is_told),
