@@ -176,7 +176,7 @@ void readahead_note(struct readahead *ra, const struct readahead_read *read, str
 	s->next_off = end;
 	s->issued_end = MAX(s->issued_end, align_up(end));
 	if (read->max_window < READAHEAD_BLOCK || end - s->start < READAHEAD_PROOF ||
-	    s->bytes < (end - s->start) / SPARSE)
+	    s->bytes < (end - s->start) / SPARSE || (!s->window && !read->follows))
 		return;
 	open = look_around(ra, read, ret);
 	most = MAX(align_down(read->max_window / MAX(open, 1)), READAHEAD_BLOCK);

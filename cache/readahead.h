@@ -2,7 +2,7 @@
  *
  * Streams belong to the inode: forked readers and the kernel's reordered read-ahead each find their own. A
  * window opens when a read goes on about where the last ended and more than READAHEAD_PROOF bytes were read
- * in a row (a header, or one small read that the kernel cut into two, opens none), grows when a reader had to
+ * in a row (a header opens none, nor what the kernel asks ahead while the first answer is still to come), grows when a reader had to
  * wait, and closes for random access: a read that goes on nowhere starts a stream without a window. A
  * stream that nobody read for READAHEAD_DEAD_MS while others were is dead: what it asked for is taken back.
  *
@@ -38,6 +38,7 @@ struct readahead {
 struct readahead_read {
 	uint64_t off, len, size; /* bytes [off, off+len) of a file of `size`; len > 0 */
 	bool waited;             /* its reader has to wait */
+	bool follows;            /* the byte before it is here: a program may have come so far, not only the kernel */
 	int64_t now_ms;
 	uint64_t max_window;     /* for the whole inode */
 	unsigned connections;    /* that share the work: a window is cut into so many parts */

@@ -17,12 +17,14 @@ static struct readahead ra;
 static struct readahead_ask ask;
 static uint64_t file_size;
 static int64_t now;
+static bool follows;
 
 static int setup(void **state)
 {
 	readahead_init(&ra, "model.bin");
 	file_size = 10 * GIB;
 	now = 1000;
+	follows = true;
 	return 0;
 }
 
@@ -33,6 +35,7 @@ static uint64_t note_max(uint64_t off, uint64_t len, bool waited, uint64_t max_w
 		.len = len,
 		.size = file_size,
 		.waited = waited,
+		.follows = follows,
 		.now_ms = now,
 		.max_window = max_window,
 		.connections = 8,
@@ -70,6 +73,16 @@ static void test_first_reads_ask_nothing(void **state)
 	assert_int_equal(note(128 * KIB, 128 * KIB, false), 0); /* a header that the kernel cut */
 	assert_int_equal(note(256 * KIB, 128 * KIB, false), 0);
 	assert_int_equal(note(5 * GIB, 128 * KIB, true), 0);
+}
+
+/* Requests of 1 MiB, the second of them sent before the first is answered: no program has read so far yet. */
+static void test_the_kernel_alone_opens_nothing(void **state)
+{
+	assert_int_equal(note(0, MIB, true), 0);
+	follows = false;
+	assert_int_equal(note(MIB, MIB, true), 0);
+	follows = true;
+	assert_int_equal(note(2 * MIB, MIB, true), READAHEAD_FIRST);
 }
 
 static void test_sequential_opens_and_grows(void **state)
@@ -244,6 +257,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_first_reads_ask_nothing, setup),
+		cmocka_unit_test_setup(test_the_kernel_alone_opens_nothing, setup),
 		cmocka_unit_test_setup(test_sequential_opens_and_grows, setup),
 		cmocka_unit_test_setup(test_parts, setup),
 		cmocka_unit_test_setup(test_no_growth_without_waiting, setup),
