@@ -175,7 +175,7 @@ void readahead_note(struct readahead *ra, const struct readahead_read *read, str
 	s->bytes += end - MAX(read->off, s->next_off);
 	s->next_off = end;
 	s->issued_end = MAX(s->issued_end, align_up(end));
-	if (read->max_window < READAHEAD_BLOCK || end - s->start < READAHEAD_PROOF ||
+	if (read->max_window < READAHEAD_BLOCK || read->off <= s->start + READAHEAD_PROOF ||
 	    s->bytes < (end - s->start) / SPARSE || (!s->window && !read->follows))
 		return;
 	open = look_around(ra, read, ret);

@@ -302,10 +302,10 @@ static void assert_reads(struct bench *t, uint64_t off, size_t len)
 	free(buf);
 }
 
-/* Reads half a block and a bit from `at`, so that the read-ahead window opens behind it. */
+/* Reads three quarters of a block from `at`, so that the read-ahead window opens behind it. */
 static void open_window(struct bench *t, uint64_t at)
 {
-	for (uint64_t end = at + READAHEAD_PROOF; at < end; at += 128 << 10)
+	for (uint64_t end = at + READAHEAD_PROOF + (256 << 10); at < end; at += 128 << 10)
 		assert_reads(t, at, 128 << 10);
 }
 

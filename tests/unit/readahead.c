@@ -75,6 +75,14 @@ static void test_first_reads_ask_nothing(void **state)
 	assert_int_equal(note(5 * GIB, 128 * KIB, true), 0);
 }
 
+/* The kernel's requests of 512 KiB: the second comes with the first, whatever the program does. */
+static void test_two_large_reads_open_nothing(void **state)
+{
+	assert_int_equal(note(0, 512 * KIB, true), 0);
+	assert_int_equal(note(512 * KIB, 512 * KIB, false), 0);
+	assert_int_equal(note(MIB, 512 * KIB, true), READAHEAD_FIRST);
+}
+
 /* Requests of 1 MiB, the second of them sent before the first is answered: no program has read so far yet. */
 static void test_the_kernel_alone_opens_nothing(void **state)
 {
@@ -102,7 +110,7 @@ static void test_sequential_opens_and_grows(void **state)
 		largest_part = MAX(largest_part, ask.part);
 		assert_true(asked_to <= at + 128 * KIB + MAX_WINDOW + MIB);
 	}
-	assert_int_equal(first, READAHEAD_PROOF - 128 * KIB);
+	assert_int_equal(first, READAHEAD_PROOF + 128 * KIB);
 	assert_true(largest >= MAX_WINDOW - MIB); /* it grew to the cap while readers waited */
 	assert_int_equal(largest_part, MAX_WINDOW / 8);
 }
@@ -110,7 +118,7 @@ static void test_sequential_opens_and_grows(void **state)
 /* All connections work from the first window on, and none is left alone with the end of the file. */
 static void test_parts(void **state)
 {
-	assert_int_equal(read_through(0, READAHEAD_PROOF), READAHEAD_FIRST);
+	assert_int_equal(read_through(0, READAHEAD_PROOF + 256 * KIB), READAHEAD_FIRST);
 	assert_int_equal(ask.part, READAHEAD_FIRST / 8);
 	file_size = GIB;
 	setup(state);
@@ -257,6 +265,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_first_reads_ask_nothing, setup),
+		cmocka_unit_test_setup(test_two_large_reads_open_nothing, setup),
 		cmocka_unit_test_setup(test_the_kernel_alone_opens_nothing, setup),
 		cmocka_unit_test_setup(test_sequential_opens_and_grows, setup),
 		cmocka_unit_test_setup(test_parts, setup),
