@@ -17,14 +17,14 @@ SWITCHES = {
     "one_word_resolve": Switch(
         "direct", ["redirect"], "2.2", "`/gpt2/resolve/…`: answered at once, or redirected"
     ),
+    "full_ref_names": Switch("refuse", ["accept"], "2.4", "`refs/heads/x` and `refs/tags/x` as a revision"),
+    "short_revisions": Switch("refuse", ["accept"], "2.4", "7 to 39 hex digits of a commit as a revision"),
     "list_limit": Switch(
         "clamp", ["refuse"], "3.1", "a list's `limit` above the maximum: the maximum, or 400"
     ),
-    "full_ref_names": Switch("refuse", ["accept"], "2.4", "`refs/heads/x` and `refs/tags/x` as a revision"),
-    "short_revisions": Switch("refuse", ["accept"], "2.4", "7 to 39 hex digits of a commit as a revision"),
-    "same_name": Switch("branch", ["tag"], "3.7", "what wins where a branch and a tag have one name"),
     "commits_first_page": Switch(0, [1], "3.5", "`p` of the first page of commits"),
     "compare_raw": Switch("raw", ["patch"], "3.6", "`compare?raw=true`: `git diff --raw`, or a unified diff"),
+    "same_name": Switch("branch", ["tag"], "3.7", "what wins where a branch and a tag have one name"),
     "tag_message": Switch("annotated", ["light"], "3.8", "what a tag with a message is in git"),
     "space_readme": Switch("none", ["written"], "3.10", "a README.md in the first commit of a space"),
     "draft_merge": Switch("refuse", ["accept"], "3.10", "merging a pull request that is a draft"),
@@ -43,11 +43,11 @@ SWITCHES = {
     "tree_limit": Switch("clamp", ["refuse"], "4.1", "a `limit` above the maximum: the maximum, or 400"),
     "root_info": Switch("omit", ["describe"], "4.2", "the root (the empty path) in paths-info"),
     "private_resolve_cache": Switch("serve", ["refuse"], "5.3", "resolve-cache of a private repository"),
-    "folder_resolve_status": Switch(404, [400], "5.7", "status of resolve on a folder"),
-    "symlink_type": Switch("file", ["unknown"], "6.8", "the `type` of a symbolic link in trees"),
     "expired_body": Switch("s3", ["cloudfront"], "5.6", "what the 403 of an expired signature says"),
+    "folder_resolve_status": Switch(404, [400], "5.7", "status of resolve on a folder"),
     "ignored_files": Switch("accept", ["refuse"], "6.1", "a commit with a file that `.gitignore` ignores"),
     "storage_refusal": Switch("batch", ["object"], "6.2", "no room: 403 for the LFS batch, or an error each"),
+    "symlink_type": Switch("file", ["unknown"], "6.8", "the `type` of a symbolic link in trees"),
     "old_path": Switch("rename", ["refuse"], "6.8", "a line with `oldPath` and without content"),
     "cache_folder": Switch("accept", ["refuse"], "6.8", "a commit with a file below a folder `.cache`"),
     "commit_lock": Switch("branch", ["repository", "none"], "6.9", "what a commit under way locks (409)"),

@@ -76,7 +76,7 @@ def test_a_tag_is_read_only(mount, box, hub, value):
 
 @pytest.mark.parametrize("value", ["branch", "tag"])
 def test_a_branch_and_a_tag_of_one_name(mount, box, hub, value):
-    """The mount takes heads from the list of refs, so that it is the branch whatever the name alone would give."""
+    """The mount takes heads from the list of refs: it is the branch, whatever the name alone would give."""
     repo = box.repo({"x": b"tag"})
     hub.tag(repo.id, "both")
     hub.branch(repo.id, "both")
