@@ -270,6 +270,93 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, of
 	fuse_reply_write(req, size);
 }
 
+void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+	(void)ino;
+	int r = h->writer ? stage_fallocate(h->stage, h->node, mode, (uint64_t)off, (uint64_t)len, fuse_req_ctx(req)->pid)
+	                  : -EBADF;
+	if (r == 0) {
+		h->wrote = true;
+		publish_wrote(h->publish, h->node, 0);
+	}
+	fuse_reply_err(req, -r);
+}
+
+/* What comes from a blob is data: only what is staged has holes. */
+static int seek_clean(uint64_t size, uint64_t off, int whence, uint64_t *ret)
+{
+	if (off >= size)
+		return -ENXIO;
+	*ret = whence == SEEK_DATA ? off : size;
+	return 0;
+}
+
+void ops_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	struct inode *inode = handle_of(fi)->inode;
+	struct view *v = ops_view(ops_of(req));
+	uint64_t at = 0, node = view_snode(inode);
+	int r = -ENOENT;
+	(void)ino;
+	if (node && view_hold(inode->rev)) {
+		r = stage_seek(inode->rev->stage, node, (uint64_t)off, whence, &at);
+		view_release(inode->rev);
+	}
+	if (r == -ENOENT) { /* clean, or a commit settled it just now */
+		struct stat st;
+		double timeout;
+		r = view_stat(v, inode, &st, &timeout);
+		if (r == 0)
+			r = seek_clean((uint64_t)st.st_size, (uint64_t)off, whence, &at);
+	}
+	if (r < 0)
+		fuse_reply_err(req, -r);
+	else
+		fuse_reply_lseek(req, (off_t)at);
+}
+
+/* Within one repository content can be taken by reference. The kernel reads and writes when it is told EOPNOTSUPP. */
+static ssize_t copy_range(struct call *c, struct handle *in, off_t in_off, struct handle *out, off_t out_off, size_t len)
+{
+	struct rev *rev = in->inode->rev;
+	struct stage_blob blob;
+	char *path AUTO_FREE = NULL;
+	pid_t pid = fuse_req_ctx(c->req)->pid;
+	if (!out->writer)
+		return -EBADF;
+	if (!repo_equal(&rev->repo, &out->inode->rev->repo))
+		return -EOPNOTSUPP;
+	int r = view_blob(ops_view(c->ops), in->inode, &blob, &path);
+	if (r == 0)
+		return stage_copy_blob(out->stage, &blob, (uint64_t)in_off, out->node, (uint64_t)out_off, len, pid);
+	uint64_t node = view_snode(in->inode);
+	if (r != -ENODATA || !node || rev != out->inode->rev)
+		return r == -ENODATA ? -EOPNOTSUPP : r;
+	return stage_copy(out->stage, node, (uint64_t)in_off, out->node, (uint64_t)out_off, len, pid);
+}
+
+void ops_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in, fuse_ino_t ino_out,
+                         off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
+{
+	struct call c = {.req = req, .ops = ops_of(req)};
+	struct handle *out = handle_of(fi_out);
+	(void)ino_in;
+	(void)ino_out;
+	ssize_t n = flags ? -EINVAL : copy_range(&c, handle_of(fi_in), off_in, out, off_out, len);
+	if (n == -ENOENT)
+		n = -EOPNOTSUPP; /* a commit settled the source just now */
+	if (n < 0) {
+		fuse_reply_err(req, (int)-n);
+		return;
+	}
+	if (n > 0) {
+		out->wrote = true;
+		publish_wrote(out->publish, out->node, (uint64_t)n);
+	}
+	fuse_reply_write(req, (size_t)n);
+}
+
 /* With commit=sync the close by who wrote waits for the commit; every other answer is given at once. */
 static int run_flush(struct call *c, struct view_need *need)
 {

@@ -465,14 +465,14 @@ static int save_closed(struct stage *s, struct node *n)
 void stage_node_closed(struct stage *s, struct node *n)
 {
 	n->changed = false;
-	if (n->rec.state != JOURNAL_OPEN && !n->unsaved)
-		return;
-	if (save_closed(s, n) < 0) {
+	if ((n->rec.state == JOURNAL_OPEN || n->unsaved) && save_closed(s, n) < 0) {
 		/* Nobody can be told. If hugfs dies before the next try, the file is found interrupted. */
 		if (n->rec.state == JOURNAL_OPEN)
 			n->rec.state = JOURNAL_CLOSED;
 		n->unsaved = true;
+		return;
 	}
+	stage_become_blob(s, n);
 }
 
 void stage_journal_drop_unchanged(struct stage *s, const struct node *n, struct stage_changes *kept)
@@ -535,6 +535,7 @@ int stage_attr(struct stage *s, uint64_t node, struct stage_attr *ret)
 	if (!n)
 		return -ENOENT;
 	stage_node_attr(n, ret);
+	ret->blocks = stage_layer_blocks(s, n->top, ret->size);
 	return 0;
 }
 

@@ -136,6 +136,7 @@ struct stage_attr {
 	enum stage_kind kind;
 	enum stage_state state;
 	uint64_t size;
+	uint64_t blocks; /* of 512 bytes, that its bytes take, were they all here; fewer where it has holes */
 	mode_t mode; /* permission bits */
 	bool has_mode; /* told by the user, else the mount's default counts */
 	bool has_owner;
@@ -173,6 +174,16 @@ void stage_writer_end(struct stage *s, uint64_t node);
  * journalled state must change (first write after a flush). */
 int stage_write(struct stage *s, uint64_t node, uint64_t off, const void *data, size_t len, pid_t pid) MUST_USE;
 int stage_truncate(struct stage *s, uint64_t node, uint64_t size) MUST_USE;
+
+/* fallocate(2): room, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE; other modes, and what the disk cannot do, -EOPNOTSUPP. */
+int stage_fallocate(struct stage *s, uint64_t node, int mode, uint64_t off, uint64_t len, pid_t pid) MUST_USE;
+/* lseek(2) with SEEK_DATA or SEEK_HOLE; what comes from a blob is data. -ENXIO as there. */
+int stage_seek(struct stage *s, uint64_t node, uint64_t off, int whence, uint64_t *ret) MUST_USE;
+/* copy_file_range(2) within the stage, and from a committed file (which may be of another revision): how many bytes, at most `len`;
+ * 0 at the end of the source. -EOPNOTSUPP: it must be read and written. */
+ssize_t stage_copy(struct stage *s, uint64_t src, uint64_t soff, uint64_t dst, uint64_t doff, uint64_t len, pid_t pid) MUST_USE;
+ssize_t stage_copy_blob(struct stage *s, const struct stage_blob *blob, uint64_t soff, uint64_t dst, uint64_t doff, uint64_t len,
+                        pid_t pid) MUST_USE;
 
 /* Bytes of a committed blob that a read needs. */
 struct stage_gap {

@@ -212,6 +212,11 @@ int stage_load(struct stage *s) MUST_USE;
 /* Forgets the folders that were needed only for rows which are gone; what was told about them goes to locals. */
 int stage_prune(struct stage *s) MUST_USE;
 
+/* -- stage_range.c -- */
+
+/* A closed file that was copied from a committed one, all of it, is that blob. */
+void stage_become_blob(struct stage *s, struct node *n);
+
 /* -- stage_local.c: what was told about what has no node -- */
 
 struct stage_locals *stage_locals_new(void); /* NULL: no memory */
@@ -234,7 +239,51 @@ void stage_changes_journal(struct stage *s, const struct stage_changes *c); /* i
 void stage_changes_apply(struct stage *s, struct stage_changes *c); /* after it; empties the list */
 void stage_changes_fini(struct stage_changes *c);
 
+/* -- stage_extent.c: which bytes of a layer are its own -- */
+
+#define STAGE_EXT_WRITE 1u /* the numbers are the format */
+#define STAGE_EXT_TRUNCATE 2u
+#define STAGE_EXT_LOWER 3u
+#define STAGE_EXT_RECORD 24 /* bytes of one in the log */
+
+/* The first ext that ends at or after `off`. */
+size_t stage_ext_at(const struct layer *l, uint64_t off);
+/* Room for one more; then stage_ext_add cannot fail. */
+int stage_ext_reserve(struct layer *l) MUST_USE;
+void stage_ext_add(struct layer *l, uint64_t off, uint64_t end);
+bool stage_ext_covers(const struct layer *l, uint64_t off, uint64_t end);
+void stage_ext_cut(struct layer *l, uint64_t size);
+/* Is every byte of it in its data file? */
+bool stage_ext_whole(const struct layer *l);
+/* Writes one record; log_behind when the log must be written anew first. */
+int stage_ext_log(struct layer *l, uint32_t kind, uint64_t off, uint64_t len) MUST_USE;
+int stage_ext_rewrite(struct stage *s, struct layer *l) MUST_USE;
+/* *ret_torn: it ended in something that is no record. */
+int stage_ext_load(struct stage *s, struct layer *l, bool *ret_torn) MUST_USE;
+
 /* -- stage_layer.c: bytes -- */
+
+#define STAGE_DATA_NAME_MAX 64
+void stage_layer_name(uint64_t node, uint32_t layer, const char *suffix, char out[STAGE_DATA_NAME_MAX]);
+int stage_layer_open(struct stage *s, const struct layer *l, const char *suffix, int flags, int *ret) MUST_USE;
+/* One change of bytes [off, end) of a file, which runs without the lock. */
+struct stage_change_range {
+	uint64_t off, end;
+	bool own;   /* the bytes are those of the data file from then on, whatever lies below */
+	bool grows; /* the file has at least `end` bytes then */
+	/* Does it; `size` is the file's. May make `end` smaller, not smaller than off. */
+	int (*put)(struct stage_change_range *c, int fd, uint64_t size);
+};
+int stage_change_range(struct stage *s, uint64_t node, struct stage_change_range *c, pid_t pid) MUST_USE;
+/* Where the bytes from `off` on lie: a piece of one data file, or (*ret_layer NULL) of `*ret_blob`. */
+int stage_layer_locate(struct layer *l, uint64_t off, uint64_t *len, struct layer **ret_layer,
+                       const struct journal_blob **ret_blob) MUST_USE;
+/* Makes the file, which has `off` bytes, longer by those of `blob` at the same place. -EOPNOTSUPP: what it has is not the
+ * beginning of that blob. */
+int stage_refer(struct stage *s, uint64_t node, const struct journal_blob *blob, uint64_t off, uint64_t len,
+                pid_t pid) MUST_USE;
+/* Size of what it lies over. */
+uint64_t stage_layer_below(const struct layer *l);
 
 /* An empty layer over nothing for a new file: its data file and its struct. The journal does not know it
  * yet; if it refuses it, stage_layer_undo. */
@@ -254,6 +303,8 @@ unsigned stage_layer_depth(const struct layer *l);
 /* Closes descriptors that nobody uses. */
 void stage_layer_close_idle(struct node *n);
 uint64_t stage_layer_bytes(const struct layer *l); /* of its own */
+/* Blocks of 512 bytes of a file of `size` bytes with that top layer (or none). */
+uint64_t stage_layer_blocks(struct stage *s, const struct layer *l, uint64_t size);
 
 /* Waits until no thread writes to the file, and lets none begin until stage_freeze_leave. The lock is
  * dropped meanwhile; the node stays, its name may go. */

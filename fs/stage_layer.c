@@ -6,11 +6,7 @@
  * and sizes as they were, since these change under the lock only.
  *
  * Files of a layer, in data/: NODE.LAYER, whose size is the file's; NODE.LAYER.ext, its extent log, when it
- * lies over something; NODE.LAYER.whole, put there by the uploader. The log is records of 24 bytes, little
- * endian: u64 offset, u64 length, u32 kind, u32 CRC32C of the 20 bytes before. `write`: these bytes are in
- * the data file. `truncate`: the file was cut to `offset`: what lies below counts up to there only, also
- * when the file grows again. It ends where a record is not whole or not right. Bytes that are known already
- * need no further record, so it cannot outgrow what it describes by much.
+ * lies over something (stage_extent.c); NODE.LAYER.whole, put there by the uploader.
  *
  * Order: bytes, then record, then the call returns. Killed between: a write beyond lower_len may be there
  * or not; a write below it is not; a cut is there, because the size of the data file limits lower_len when
@@ -20,7 +16,6 @@
 #include "stage_internal.h"
 
 #include <assert.h>
-#include <endian.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
@@ -29,29 +24,21 @@
 #include "log.h"
 
 #define EXT_SPARE 4096   /* records that a log may have beyond twice what it needs */
-#define DATA_NAME_MAX 64
 #define PIECES 16        /* of data files, read without taking the lock again */
 
-#define EXT_WRITE 1u
-#define EXT_TRUNCATE 2u
 
-struct ext_record {
-	uint64_t off, len;
-	uint32_t kind, crc;
-};
-_Static_assert(sizeof(struct ext_record) == 24, "the format on disk");
 
-static void file_name(uint64_t node, uint32_t layer, const char *suffix, char out[DATA_NAME_MAX])
+void stage_layer_name(uint64_t node, uint32_t layer, const char *suffix, char out[STAGE_DATA_NAME_MAX])
 {
-	snprintf(out, DATA_NAME_MAX, "%llu.%u%s", (unsigned long long)node, layer, suffix);
+	snprintf(out, STAGE_DATA_NAME_MAX, "%llu.%u%s", (unsigned long long)node, layer, suffix);
 }
 
-static int open_data(struct stage *s, const struct layer *l, const char *suffix, int flags, int *ret)
+int stage_layer_open(struct stage *s, const struct layer *l, const char *suffix, int flags, int *ret)
 {
-	char name[DATA_NAME_MAX];
+	char name[STAGE_DATA_NAME_MAX];
 	int fd;
 
-	file_name(l->rec.node, l->rec.layer, suffix, name);
+	stage_layer_name(l->rec.node, l->rec.layer, suffix, name);
 	fd = openat(s->data_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | flags, 0600);
 	if (fd < 0) {
 		int err = -errno;
@@ -63,87 +50,9 @@ static int open_data(struct stage *s, const struct layer *l, const char *suffix,
 	return 0;
 }
 
-/* -- what is local -- */
-
-/* The first ext that ends at or after `off`. */
-static size_t ext_at(const struct layer *l, uint64_t off)
+uint64_t stage_layer_below(const struct layer *l)
 {
-	size_t lo = 0, hi = l->n_ext;
-
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (l->ext[mid].end < off)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
-static int ext_reserve(struct layer *l)
-{
-	struct ext *more;
-	size_t cap;
-
-	if (l->n_ext < l->cap_ext)
-		return 0;
-	cap = l->cap_ext ? l->cap_ext * 2 : 8;
-	more = reallocarray(l->ext, cap, sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	l->ext = more;
-	l->cap_ext = cap;
-	return 0;
-}
-
-/* After ext_reserve. */
-static void ext_add(struct layer *l, uint64_t off, uint64_t end)
-{
-	size_t first = ext_at(l, off), last = first;
-
-	if (off >= end)
-		return;
-	for (; last < l->n_ext && l->ext[last].off <= end; last++) {
-		off = MIN(off, l->ext[last].off);
-		end = MAX(end, l->ext[last].end);
-	}
-	if (first == last)
-		assert(l->n_ext < l->cap_ext);
-	memmove(&l->ext[first + 1], &l->ext[last], (l->n_ext - last) * sizeof(*l->ext));
-	l->n_ext = l->n_ext - (last - first) + 1;
-	l->ext[first] = (struct ext){.off = off, .end = end};
-}
-
-static bool ext_covers(const struct layer *l, uint64_t off, uint64_t end)
-{
-	size_t i = ext_at(l, off);
-
-	/* The one that ends just at `off` is not it. */
-	if (i < l->n_ext && l->ext[i].end == off)
-		i++;
-	return i < l->n_ext && l->ext[i].off <= off && end <= l->ext[i].end;
-}
-
-static void ext_clip(struct layer *l, uint64_t size)
-{
-	while (l->n_ext && l->ext[l->n_ext - 1].off >= size)
-		l->n_ext--;
-	if (l->n_ext)
-		l->ext[l->n_ext - 1].end = MIN(l->ext[l->n_ext - 1].end, size);
-}
-
-static void layer_cut(struct layer *l, uint64_t size)
-{
-	l->size = size;
-	l->lower_len = MIN(l->lower_len, size);
-	ext_clip(l, l->lower_len);
-}
-
-/* Is every byte of it in its data file? */
-static bool layer_whole(const struct layer *l)
-{
-	return l->lower_len == 0 || ext_covers(l, 0, l->lower_len);
+	return l->rec.lower == JOURNAL_OVER_BLOB ? l->rec.blob.key.size : l->below ? l->below->size : 0;
 }
 
 uint64_t stage_layer_bytes(const struct layer *l)
@@ -153,6 +62,19 @@ uint64_t stage_layer_bytes(const struct layer *l)
 	for (size_t i = 0; i < l->n_ext; i++)
 		sum += l->ext[i].end - l->ext[i].off;
 	return sum;
+}
+
+uint64_t stage_layer_blocks(struct stage *s, const struct layer *l, uint64_t size)
+{
+	char name[STAGE_DATA_NAME_MAX];
+	struct stat st;
+
+	if (l && l->rec.lower == JOURNAL_OVER_NONE) {
+		stage_layer_name(l->rec.node, l->rec.layer, "", name);
+		if (fstatat(s->data_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			return (uint64_t)st.st_blocks;
+	}
+	return (size + 511) / 512; /* what comes from elsewhere has no holes */
 }
 
 /* -- layers and their files -- */
@@ -210,9 +132,9 @@ int stage_layer_hold(struct stage *s, struct layer *l, bool log)
 	int rc = 0;
 
 	if (l->fd < 0)
-		rc = open_data(s, l, "", 0, &l->fd);
+		rc = stage_layer_open(s, l, "", 0, &l->fd);
 	if (rc == 0 && log && l->log_fd < 0)
-		rc = open_data(s, l, ".ext", O_CREAT, &l->log_fd);
+		rc = stage_layer_open(s, l, ".ext", O_CREAT, &l->log_fd);
 	if (rc < 0)
 		return rc;
 	l->fd_users++;
@@ -233,10 +155,10 @@ void stage_layer_release(struct stage *s, struct layer *l)
 void stage_layer_unlink(struct stage *s, uint64_t node, uint32_t layer)
 {
 	static const char *const suffixes[] = {"", ".ext", ".ext.tmp", ".whole"};
-	char name[DATA_NAME_MAX];
+	char name[STAGE_DATA_NAME_MAX];
 
 	for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
-		file_name(node, layer, suffixes[i], name);
+		stage_layer_name(node, layer, suffixes[i], name);
 		if (unlinkat(s->data_fd, name, 0) < 0 && errno != ENOENT)
 			log_warn("%s/%s: %s", s->place.data, name, strerror(errno));
 	}
@@ -253,7 +175,7 @@ static int layer_make(struct stage *s, uint64_t node, const struct journal_layer
 		return -ENOMEM;
 	/* What a failed attempt left may be linked elsewhere by now: never into the same file. */
 	stage_layer_unlink(s, node, rec->layer);
-	rc = open_data(s, l, "", O_CREAT | O_EXCL, &l->fd);
+	rc = stage_layer_open(s, l, "", O_CREAT | O_EXCL, &l->fd);
 	if (rc == 0 && size && ftruncate(l->fd, (off_t)size) < 0) {
 		rc = -errno;
 		stage_layer_unlink(s, node, rec->layer);
@@ -281,134 +203,28 @@ int stage_layer_first(struct stage *s, uint64_t node, struct layer **ret)
 	return layer_make(s, node, &rec, 0, ret);
 }
 
-/* -- the extent log -- */
-
-static struct ext_record record(uint32_t kind, uint64_t off, uint64_t len)
-{
-	struct ext_record r = {.off = htole64(off), .len = htole64(len), .kind = htole32(kind)};
-
-	r.crc = htole32(hash_crc32c(0, &r, offsetof(struct ext_record, crc)));
-	return r;
-}
-
-static int log_append(struct layer *l, uint32_t kind, uint64_t off, uint64_t len)
-{
-	struct ext_record r = record(kind, off, len);
-	int rc = util_pwrite_all(l->log_fd, &r, sizeof(r), l->log_len);
-
-	if (rc == 0) {
-		l->log_len += sizeof(r);
-		return 0;
-	}
-	if (ftruncate(l->log_fd, (off_t)l->log_len) < 0)
-		l->log_behind = true; /* half a record may stand there */
-	return rc;
-}
-
-/* Writes the log anew: tmp, fdatasync (its old records may have been promised), rename. */
-static int log_rewrite(struct stage *s, struct layer *l)
-{
-	char name[DATA_NAME_MAX], tmp[DATA_NAME_MAX];
-	struct ext_record r = record(EXT_TRUNCATE, l->lower_len, 0);
-	AUTO_CLOSE int fd = -1;
-	uint64_t at = sizeof(r);
-	int rc;
-
-	file_name(l->rec.node, l->rec.layer, ".ext", name);
-	file_name(l->rec.node, l->rec.layer, ".ext.tmp", tmp);
-	rc = open_data(s, l, ".ext.tmp", O_CREAT | O_TRUNC, &fd);
-	if (rc == 0)
-		rc = util_pwrite_all(fd, &r, sizeof(r), 0);
-	for (size_t i = 0; rc == 0 && i < l->n_ext; i++, at += sizeof(r)) {
-		r = record(EXT_WRITE, l->ext[i].off, l->ext[i].end - l->ext[i].off);
-		rc = util_pwrite_all(fd, &r, sizeof(r), at);
-	}
-	if (rc == 0 && (fdatasync(fd) < 0 || renameat(s->data_fd, tmp, s->data_fd, name) < 0))
-		rc = -errno;
-	if (rc < 0) {
-		unlinkat(s->data_fd, tmp, 0);
-		return rc;
-	}
-	util_closep(&l->log_fd);
-	l->log_fd = STEAL(fd);
-	l->log_len = at;
-	l->log_behind = false;
-	return 0;
-}
-
-/* One record into memory; false when it cannot be one. */
-static bool log_replay(struct layer *l, const struct ext_record *raw, int *ret_err)
-{
-	uint64_t off = le64toh(raw->off), len = le64toh(raw->len), end;
-	uint32_t kind = le32toh(raw->kind);
-
-	if (le32toh(raw->crc) != hash_crc32c(0, raw, offsetof(struct ext_record, crc)) ||
-	    __builtin_add_overflow(off, len, &end) || end > INT64_MAX)
-		return false;
-	if (kind == EXT_TRUNCATE) {
-		l->lower_len = MIN(l->lower_len, off);
-		ext_clip(l, l->lower_len);
-		return true;
-	}
-	if (kind != EXT_WRITE)
-		return false;
-	*ret_err = ext_reserve(l);
-	if (*ret_err == 0)
-		ext_add(l, off, MIN(end, l->lower_len));
-	return true;
-}
-
-/* Reads the log; *ret_torn: it ended in something that is no record. */
-static int log_load(struct stage *s, struct layer *l, bool *ret_torn)
-{
-	struct ext_record chunk[512];
-	int rc = open_data(s, l, ".ext", O_CREAT, &l->log_fd);
-	ssize_t n;
-
-	if (rc < 0)
-		return rc;
-	do {
-		n = util_pread_all(l->log_fd, chunk, sizeof(chunk), l->log_len);
-		if (n < 0)
-			return (int)n;
-		for (size_t i = 0; i < (size_t)n / sizeof(*chunk); i++) {
-			if (!log_replay(l, &chunk[i], &rc)) {
-				*ret_torn = true;
-				return 0;
-			}
-			if (rc < 0)
-				return rc;
-			l->log_len += sizeof(*chunk);
-		}
-		*ret_torn = n % (ssize_t)sizeof(*chunk) != 0;
-	} while (n == sizeof(chunk));
-	return 0;
-}
-
 int stage_layer_load(struct stage *s, struct layer *l, bool was_closed)
 {
-	char name[DATA_NAME_MAX];
+	char name[STAGE_DATA_NAME_MAX];
 	bool torn = false, fixed = l->rec.frozen || was_closed;
-	uint64_t below;
 	struct stat st;
 	int rc;
 
-	file_name(l->rec.node, l->rec.layer, "", name);
+	stage_layer_name(l->rec.node, l->rec.layer, "", name);
 	if (fstatat(s->data_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		if (errno != ENOENT)
 			return -errno;
 		/* Only power loss does that. Its name stays, so that the user sees what is missing. */
 		l->lost = true;
-		rc = open_data(s, l, "", O_CREAT, &l->fd);
+		rc = stage_layer_open(s, l, "", O_CREAT, &l->fd);
 		if (rc < 0)
 			return rc;
 		st.st_size = 0;
 	}
 	l->size = (uint64_t)st.st_size;
-	below = l->rec.lower == JOURNAL_OVER_BLOB ? l->rec.blob.key.size : l->below ? l->below->size : 0;
-	l->lower_len = below;
+	l->lower_len = stage_layer_below(l);
 	if (l->rec.lower != JOURNAL_OVER_NONE) {
-		rc = log_load(s, l, &torn);
+		rc = stage_ext_load(s, l, &torn);
 		if (rc < 0)
 			return rc;
 	}
@@ -424,9 +240,9 @@ int stage_layer_load(struct stage *s, struct layer *l, bool was_closed)
 		         s->place.data, name, (unsigned long long)l->size, (unsigned long long)l->rec.size);
 	}
 	if (torn || l->lower_len > l->size ||
-	    l->log_len / sizeof(struct ext_record) > 2 * l->n_ext + EXT_SPARE) {
-		layer_cut(l, l->size);
-		rc = log_rewrite(s, l);
+	    l->log_len / STAGE_EXT_RECORD > 2 * l->n_ext + EXT_SPARE) {
+		stage_ext_cut(l, l->size);
+		rc = stage_ext_rewrite(s, l);
 		if (rc < 0)
 			return rc;
 	}
@@ -536,14 +352,14 @@ static int thaw(struct stage *s, struct node *n, const struct journal_node *next
 {
 	struct layer *top = n->top;
 	struct journal_layer thawed = top->rec;
-	char name[DATA_NAME_MAX];
+	char name[STAGE_DATA_NAME_MAX];
 	struct stat st;
 	int rc;
 
-	file_name(n->rec.id, thawed.layer, "", name);
+	stage_layer_name(n->rec.id, thawed.layer, "", name);
 	if (fstatat(s->data_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_nlink != 1)
 		return -EMLINK;
-	file_name(n->rec.id, thawed.layer, ".whole", name);
+	stage_layer_name(n->rec.id, thawed.layer, ".whole", name);
 	if (unlinkat(s->data_fd, name, 0) < 0 && errno != ENOENT)
 		return -errno;
 	thawed.frozen = thawed.has_digests = thawed.synced = false;
@@ -628,7 +444,7 @@ static int begin_change(struct stage *s, uint64_t id, bool empty, struct node **
 		return rc;
 	rc = ready(s, n, empty, &l);
 	if (rc == 0)
-		rc = ext_reserve(l);
+		rc = stage_ext_reserve(l);
 	if (rc == 0)
 		rc = stage_layer_hold(s, l, l->rec.lower != JOURNAL_OVER_NONE);
 	if (rc < 0) {
@@ -659,44 +475,184 @@ static void end_change(struct stage *s, struct node *n, struct layer *l, bool do
 	stage_node_reap(s, n);
 }
 
-int stage_write(struct stage *s, uint64_t node, uint64_t off, const void *data, size_t len, pid_t pid)
+/* Bytes and extents of [c->off, c->end) of a layer that is the caller's alone. */
+static int make_change(struct stage *s, struct layer *l, struct stage_change_range *c)
+{
+	uint64_t counts;
+	int rc = settle_promise(s, l);
+
+	if (rc == 0 && l->log_behind)
+		rc = stage_ext_rewrite(s, l);
+	if (rc == 0)
+		rc = c->put(c, l->fd, l->size);
+	counts = MIN(c->end, l->lower_len);
+	if (rc == 0 && c->own && c->off < counts && !stage_ext_covers(l, c->off, counts))
+		rc = stage_ext_log(l, STAGE_EXT_WRITE, c->off, counts - c->off);
+	if (rc < 0 && c->end > l->size && ftruncate(l->fd, (off_t)l->size) < 0)
+		log_err("%s/%llu.%u: %s", s->place.data, (unsigned long long)l->rec.node, l->rec.layer,
+		        strerror(errno));
+	return rc;
+}
+
+int stage_change_range(struct stage *s, uint64_t node, struct stage_change_range *c, pid_t pid)
 {
 	struct layer *l = NULL;
 	struct node *n = NULL;
-	uint64_t end, counts;
 	int rc;
 
-	if (__builtin_add_overflow(off, (uint64_t)len, &end) || end > INT64_MAX)
-		return -EFBIG;
-	if (len == 0)
+	if (c->off >= c->end)
 		return 0;
+	if (c->end > INT64_MAX)
+		return -EFBIG;
 	{
 		LOCKED(&s->lock);
 		rc = begin_change(s, node, false, &n, &l);
 		if (rc < 0)
 			return rc;
-		n->appended = n->appended && off == l->size;
+		n->appended = n->appended && c->off == l->size;
 		n->last_pid = pid;
 	}
 	/* l is ours; nobody changes its size, ext, lower_len or log but us. */
-	counts = MIN(end, l->lower_len);
-	rc = settle_promise(s, l);
-	if (rc == 0 && l->log_behind)
-		rc = log_rewrite(s, l);
-	if (rc == 0)
-		rc = util_pwrite_all(l->fd, data, len, off);
-	if (rc == 0 && off < counts && !ext_covers(l, off, counts))
-		rc = log_append(l, EXT_WRITE, off, counts - off);
-	if (rc < 0 && end > l->size && ftruncate(l->fd, (off_t)l->size) < 0)
-		log_err("%s/%llu.%u: %s", s->place.data, (unsigned long long)node, l->rec.layer,
-		        strerror(errno));
+	rc = make_change(s, l, c);
 	{
 		LOCKED(&s->lock);
 		if (rc == 0) {
-			l->size = MAX(l->size, end);
-			if (off < counts)
-				ext_add(l, off, counts);
+			uint64_t counts = MIN(c->end, l->lower_len);
+
+			l->size = c->grows ? MAX(l->size, c->end) : l->size;
+			if (c->own && c->off < counts)
+				stage_ext_add(l, c->off, counts);
 		}
+		end_change(s, n, l, rc == 0);
+	}
+	(void)stage_housekeep(s, false);
+	return rc;
+}
+
+struct write {
+	struct stage_change_range range;
+	const void *data;
+};
+
+static int put_bytes(struct stage_change_range *c, int fd, uint64_t size)
+{
+	const struct write *w = (const struct write *)c;
+
+	return util_pwrite_all(fd, w->data, c->end - c->off, c->off);
+}
+
+int stage_write(struct stage *s, uint64_t node, uint64_t off, const void *data, size_t len, pid_t pid)
+{
+	struct write w = {.data = data};
+
+	w.range = (struct stage_change_range){.off = off, .own = true, .grows = true, .put = put_bytes};
+	if (__builtin_add_overflow(off, (uint64_t)len, &w.range.end))
+		return -EFBIG;
+	return stage_change_range(s, node, &w.range, pid);
+}
+
+/* May the file be made longer by `len` bytes of `blob` at its end, as a copy from its beginning does? */
+static bool can_refer(const struct node *n, const struct journal_blob *blob, uint64_t off)
+{
+	const struct layer *l = n->top;
+	uint64_t size = l ? l->size : n->rec.blob.key.size;
+
+	if (size == 0 && off == 0)
+		return true;
+	return l && !l->rec.frozen && l->rec.lower == JOURNAL_OVER_BLOB && size == off && l->lower_len == size &&
+	        hash_key_equal(&l->rec.blob.key, &blob->key);
+}
+
+/* Its extent log says that nothing of what lies below counts. */
+static int log_nothing(struct stage *s, struct layer *l)
+{
+	int rc = stage_layer_hold(s, l, true);
+
+	if (rc < 0)
+		return rc;
+	rc = l->log_behind ? stage_ext_rewrite(s, l) : stage_ext_log(l, STAGE_EXT_TRUNCATE, 0, 0);
+	stage_layer_release(s, l);
+	return rc;
+}
+
+/* An empty layer lies over the blob from now on; nothing of that counts yet, which the log says first. */
+static int put_over(struct stage *s, struct layer *l, const struct journal_blob *blob)
+{
+	struct journal_layer rec = l->rec;
+	int rc = log_nothing(s, l);
+
+	if (rc < 0)
+		return rc;
+	rec.lower = JOURNAL_OVER_BLOB;
+	rec.lower_layer = 0;
+	rec.blob = *blob;
+	rec.blob.path = strdup(blob->path ? blob->path : "");
+	if (!rec.blob.path)
+		return -ENOMEM;
+	journal_begin(s->journal);
+	journal_put_layer(s->journal, &rec);
+	rc = journal_end(s->journal);
+	if (rc < 0) {
+		free(rec.blob.path);
+		return rc;
+	}
+	free(l->rec.blob.path);
+	stage_layer_unref(l->below);
+	l->below = NULL;
+	l->rec = rec;
+	l->lower_len = 0;
+	return 0;
+}
+
+static int begin_refer(struct stage *s, uint64_t id, const struct journal_blob *blob, uint64_t off,
+                       struct node **ret_node, struct layer **ret_layer)
+{
+	struct layer *l = NULL;
+	struct node *n;
+	int rc = 0;
+
+	while ((n = stage_file_find(s, id, &rc)) && (n->busy || n->freezers))
+		wait_idle(s);
+	if (!n)
+		return rc;
+	if (!can_refer(n, blob, off))
+		return -EOPNOTSUPP;
+	rc = ready(s, n, off == 0, &l);
+	if (rc == 0 && off == 0)
+		rc = put_over(s, l, blob);
+	if (rc == 0)
+		rc = begin_change(s, id, false, ret_node, ret_layer);
+	return rc;
+}
+
+int stage_refer(struct stage *s, uint64_t node, const struct journal_blob *blob, uint64_t off, uint64_t len,
+                pid_t pid)
+{
+	struct layer *l = NULL;
+	struct node *n = NULL;
+	int rc;
+
+	{
+		LOCKED(&s->lock);
+		rc = begin_refer(s, node, blob, off, &n, &l);
+		if (rc < 0)
+			return rc;
+		n->appended = false;
+		n->last_pid = pid;
+	}
+	rc = settle_promise(s, l);
+	if (rc == 0 && l->log_behind)
+		rc = stage_ext_rewrite(s, l);
+	if (rc == 0 && ftruncate(l->fd, (off_t)(off + len)) < 0)
+		rc = -errno;
+	if (rc == 0)
+		rc = stage_ext_log(l, STAGE_EXT_LOWER, off, len);
+	if (rc < 0 && ftruncate(l->fd, (off_t)l->size) < 0)
+		log_err("%s/%llu.%u: %s", s->place.data, (unsigned long long)node, l->rec.layer, strerror(errno));
+	{
+		LOCKED(&s->lock);
+		if (rc == 0)
+			l->size = l->lower_len = off + len;
 		end_change(s, n, l, rc == 0);
 	}
 	(void)stage_housekeep(s, false);
@@ -725,17 +681,17 @@ int stage_truncate(struct stage *s, uint64_t node, uint64_t size)
 	}
 	rc = settle_promise(s, l);
 	if (rc == 0 && l->log_behind)
-		rc = log_rewrite(s, l);
+		rc = stage_ext_rewrite(s, l);
 	if (rc == 0 && ftruncate(l->fd, (off_t)size) < 0)
 		rc = -errno;
 	/* The cut is done. If it cannot be noted, loading sees it from the size, and nothing else changes
 	 * before it is. */
-	if (rc == 0 && size < l->lower_len && log_append(l, EXT_TRUNCATE, size, 0) < 0)
+	if (rc == 0 && size < l->lower_len && stage_ext_log(l, STAGE_EXT_TRUNCATE, size, 0) < 0)
 		l->log_behind = true;
 	{
 		LOCKED(&s->lock);
 		if (rc == 0)
-			layer_cut(l, size);
+			stage_ext_cut(l, size);
 		end_change(s, n, l, rc == 0);
 	}
 	(void)stage_housekeep(s, false);
@@ -750,12 +706,11 @@ struct piece {
 	size_t len;
 };
 
-/* Where the bytes from `off` lie: a piece of one data file, or (*ret_layer NULL) of `*ret_blob`. */
-static int locate(struct layer *l, uint64_t off, uint64_t *len, struct layer **ret_layer,
+int stage_layer_locate(struct layer *l, uint64_t off, uint64_t *len, struct layer **ret_layer,
                   const struct journal_blob **ret_blob)
 {
 	for (;;) {
-		size_t i = ext_at(l, off + 1);
+		size_t i = stage_ext_at(l, off + 1);
 
 		if (off >= l->size) /* below the top: its data file lost bytes */
 			return -EIO;
@@ -818,7 +773,7 @@ static int collect(struct stage *s, uint64_t id, uint32_t number, uint64_t off, 
 		struct layer *from = NULL;
 		uint64_t part = len;
 
-		rc = locate(l, off, &part, &from, &blob);
+		rc = stage_layer_locate(l, off, &part, &from, &blob);
 		if (rc == 0 && from)
 			rc = stage_layer_hold(s, from, false);
 		if (rc < 0)
@@ -915,14 +870,14 @@ int stage_whole_path(struct stage *s, uint64_t node, uint32_t layer, char **ret_
 	LOCKED(&s->lock);
 	struct node *n = stage_node_find(s, node);
 	struct layer *l = n ? layer_find(n, layer) : NULL;
-	char name[DATA_NAME_MAX];
+	char name[STAGE_DATA_NAME_MAX];
 	bool own;
 	char *path;
 
 	if (!l || !l->rec.frozen)
 		return -ENOENT;
-	own = layer_whole(l);
-	file_name(node, layer, own ? "" : ".whole", name);
+	own = stage_ext_whole(l);
+	stage_layer_name(node, layer, own ? "" : ".whole", name);
 	path = util_printf("%s/%s", s->place.data, name);
 	if (!path)
 		return -ENOMEM;

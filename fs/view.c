@@ -592,7 +592,7 @@ static void apply(struct stat *st, const struct stage_attr *attr, unsigned what)
 int view_stat(struct view *v, struct inode *inode, struct stat *ret, double *timeout_s)
 {
 	const struct opts *o = v->env.opts;
-	bool dir = inode->kind != INODE_FILE;
+	bool dir = inode->kind != INODE_FILE, staged = false;
 	struct stat st = {
 		.st_ino = inode->ino,
 		.st_mode = dir ? S_IFDIR | (0777 & ~o->umask) : S_IFREG | (0666 & ~o->umask),
@@ -624,12 +624,16 @@ int view_stat(struct view *v, struct inode *inode, struct stat *ret, double *tim
 			apply(&st, inode->local, inode->local_set);
 		if (!dir)
 			st.st_size = (off_t)(r == 0 ? attr.size : inode->key.size);
+		staged = !dir && r == 0;
+		if (staged)
+			st.st_blocks = (blkcnt_t)attr.blocks;
 	} else if (o->read_only) {
 		st.st_mode &= ~(mode_t)0222;
 	}
 	if (!dir && inode_is_detached(v->table, inode))
 		st.st_nlink = 0;
-	st.st_blocks = (st.st_size + 511) / 512;
+	if (!staged)
+		st.st_blocks = (st.st_size + 511) / 512;
 	st.st_atim = st.st_ctim = st.st_mtim;
 	*timeout_s = view_entry_timeout(v, inode);
 	*ret = st;
@@ -762,6 +766,20 @@ bool view_may_keep_pages(struct view *v, struct inode *inode)
 {
 	LOCKED(&inode->rev->lock);
 	return inode->snode || !fetch_was_wrong(v->env.fetch, &inode->key);
+}
+
+int view_blob(struct view *v, struct inode *inode, struct stage_blob *blob, char **ret_path)
+{
+	LOCKED(&inode->rev->lock);
+	view_check_snode(inode->rev, inode);
+	if (inode->snode || !inode->place)
+		return -ENODATA;
+	*ret_path = strdup(inode->place->path);
+	if (!*ret_path)
+		return -ENOMEM;
+	*blob = (struct stage_blob){.key = inode->key, .path = *ret_path};
+	memcpy(blob->commit, inode->place->commit, sizeof(blob->commit));
+	return 0;
 }
 
 uint64_t view_snode(struct inode *inode)

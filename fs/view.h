@@ -135,6 +135,9 @@ int view_lend(struct view *v, struct inode *inode, struct loan **ret) MUST_USE;
 /* Its bytes are about to change, but somebody reads them from a lent file and would not see that: it keeps them, like after a
  * push, and the next lookup finds a new inode. For some seconds nothing else of the revision is lent. rev->lock held. */
 void view_part(struct view *v, struct inode *inode);
+/* A clean file's content and where it can be fetched: *ret_path, which is blob->path, the caller frees. -ENODATA: it is
+ * staged. */
+int view_blob(struct view *v, struct inode *inode, struct stage_blob *blob, char **ret_path) MUST_USE;
 int view_setattr(struct view *v, struct inode *inode, unsigned what, const struct stage_attr *attr,
                  struct view_need *need) MUST_USE; /* what: STAGE_SET_* */
 

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/falloc.h>
 #include <spawn.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -597,6 +598,74 @@ static void step_truncate(void)
 	f->disk_open = f->opens > 0;
 }
 
+static void step_fallocate(void)
+{
+	static const int modes[] = {0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+	                            FALLOC_FL_ZERO_RANGE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE};
+	struct file *f = random_file(true);
+	int mode = modes[rnd(5)];
+	size_t off = rnd(BYTES_MAX - 120), len = 1 + rnd(120), end;
+
+	if (!f)
+		return;
+	f->last_pid = 1 + (pid_t)rnd(2);
+	assert_int_equal(stage_fallocate(stage, f->node, mode, off, len, f->last_pid), 0);
+	f->disk_open = true;
+	f->interrupted = false;
+	end = off + len;
+	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > f->bytes.len) {
+		memset(f->bytes.data + f->bytes.len, 0, end - f->bytes.len);
+		f->bytes.len = end;
+	}
+	end = end < f->bytes.len ? end : f->bytes.len;
+	if ((mode & ~FALLOC_FL_KEEP_SIZE) && off < end)
+		memset(f->bytes.data + off, 0, end - off);
+}
+
+/* A range, or from the beginning, as `cp` does. */
+static void step_copy(void)
+{
+	struct file *to = random_file(true), *from = random_file(rnd(2));
+	bool all = rnd(2);
+	size_t soff = all ? 0 : rnd(BYTES_MAX), doff = all || rnd(2) ? soff : rnd(BYTES_MAX);
+	uint64_t src;
+
+	if (!to || !from || to == from)
+		return;
+	src = from->opens ? from->node : need_file(from->path);
+	to->last_pid = 1;
+	if (all) {
+		assert_int_equal(stage_truncate(stage, to->node, 0), 0);
+		to->bytes.len = 0;
+		to->disk_open = true;
+		to->interrupted = false;
+	}
+	for (;;) {
+		size_t want = 1 + rnd(BYTES_MAX);
+		ssize_t n;
+
+		want = want < BYTES_MAX - doff ? want : BYTES_MAX - doff;
+		if (want == 0)
+			return;
+		n = stage_copy(stage, src, soff, to->node, doff, want, 1);
+		if (n == -EOPNOTSUPP || n == 0) {
+			assert_true(n < 0 || soff >= from->bytes.len);
+			return;
+		}
+		assert_true(n > 0 && (size_t)n <= want && soff + (size_t)n <= from->bytes.len);
+		to->disk_open = true;
+		to->interrupted = false;
+		if (doff > to->bytes.len)
+			memset(to->bytes.data + to->bytes.len, 0, doff - to->bytes.len);
+		memcpy(to->bytes.data + doff, from->bytes.data + soff, (size_t)n);
+		to->bytes.len = doff + (size_t)n > to->bytes.len ? doff + (size_t)n : to->bytes.len;
+		soff += (size_t)n;
+		doff += (size_t)n;
+		if (!all)
+			return;
+	}
+}
+
 static void step_close(void)
 {
 	struct file *f = random_file(true);
@@ -1141,6 +1210,8 @@ static const struct {
 	{"create", step_create, 12},
 	{"write", step_write, 14},
 	{"truncate", step_truncate, 6},
+	{"fallocate", step_fallocate, 4},
+	{"copy", step_copy, 8},
 	{"close", step_close, 12},
 	{"flush", step_flush, 4},
 	{"open", step_open, 8},
