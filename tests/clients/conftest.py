@@ -112,7 +112,7 @@ def new_id():
 
 @pytest.fixture
 def connect(hub):
-    """Make the official client's API object: for an account, a token, False (anonymous) or None (HF_TOKEN)."""
+    """Make the official client's API object: for an account, a token, False (nobody), None (HF_TOKEN)."""
     from huggingface_hub import HfApi
     PUBLIC[:] = public_functions(HfApi)
     return lambda account: Counted(HfApi(token=hub.tokens.get(account, account)), "HfApi")

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What the examiners used, from the records of their sessions (pytest --record): `examined.py RECORD...`
 
-Prints each session's versions, and each route of tests/hub/routes.txt with the sessions that were answered there. Exits 1
-for a route that no examiner was answered at, for a public function of the official client that its session neither
-called nor has listed below as none of the test Hub's business, and for a call of NEEDED that a session did not make.
+Prints each session's versions, and each route of tests/hub/routes.txt with the sessions that were answered
+there. Exits 1 for a route that no examiner was answered at, for a public function of the official client that
+its session neither called nor has listed below as none of the test Hub's business, and for a call of NEEDED
+that a session did not make.
 """
 
 import json
@@ -17,33 +18,41 @@ sys.path.insert(0, str(HERE.parent / "hub"))
 import hub  # noqa: E402, F401  (registers the routes)
 import routes  # noqa: E402
 
-# Functions for services of the Hub that hub-api.md leaves out.
-OTHERS = re.compile(
-    "|".join((
-        ".*bucket.*", ".*collection.*", ".*webhook.*", ".*inference.*", ".*jobs?(_.*)?", ".*paper.*", ".*_space(_.*)?",
-        ".*spaces_hardware", "search_spaces", ".*followers", ".*following", "list_organization_members", ".*like.*",
-        "get_(dataset|model)_tags", "get_dataset_leaderboard", "get_zero_gpu_quota", "kernel_info", "upload_attachment",
-        "list_dataset_parquet_files", "wait_for_space")))
-KEPT = {"create_space", "duplicate_space", "list_spaces", "space_info"}
+# Functions for services of the Hub that hub-api.md leaves out, and those among them that it does not.
+OTHERS = re.compile(r"""
+    .*bucket.* | .*collection.* | .*webhook.* | .*inference.* | .*jobs?(_.*)? | .*paper.* | .*like.*
+    | .*_space(_.*)? | .*spaces_hardware | search_spaces | get_zero_gpu_quota
+    | .*followers | .*following | list_organization_members
+    | get_(dataset|model)_tags | get_dataset_leaderboard | list_dataset_parquet_files | upload_attachment | kernel_info
+""", re.VERBOSE)
+KEPT = {"duplicate_space", "list_spaces", "space_info"}
 
 
-OFFICIAL = {
-    "CommitScheduler.trigger", "HfApi.create_commit(run_as_future)",
-    *("HfFileSystem." + name for name in "ls info find walk open cat_file pipe_file cp_file mv rm get_file put_file".split()),
-    *("hf " + name for name in ("upload", "download", "cp", "auth whoami", "auth login", "cache verify", "models info",
-                                "repos create", "repos delete", "repos move", "repos tag create", "discussions merge")),
-}
-NEEDED = {  # calls of each session; what is in the client's API object is required without being listed
-    "clients": OFFICIAL | {"git " + name for name in ("clone", "fetch", "pull", "push", "lfs fetch", "lfs pull", "lfs prune")},
-    "clients-hub1": OFFICIAL | {"hf repo create", "hf upload-large-folder"},
-    "clients-libraries": {
-        "AutoTokenizer.from_pretrained", "AutoConfig.from_pretrained", "BertConfig.save_pretrained(push_to_hub)",
-        "PreTrainedTokenizerFast.save_pretrained(push_to_hub)", "Dataset.push_to_hub", "DatasetDict.push_to_hub",
-        "load_dataset", "load_dataset(streaming)", "Dataset.to_parquet",
-        *("@huggingface/hub " + name for name in (
-            "commit", "uploadFile", "uploadFiles", "listFiles", "downloadFile", "snapshotDownload", "createRepo",
-            "deleteRepo", "createBranch", "fileDownloadInfo", "pathsInfo", "listCommits", "whoAmI")),
-    },
+def calls(prefix, names):
+    """The names of a comma-separated list, each behind the prefix."""
+    return {prefix + name.strip() for name in names.split(",")}
+
+
+# The calls that each session must make; those of the client's API object are required without being listed.
+OFFICIAL = (
+    {"CommitScheduler.trigger", "HfApi.create_commit(run_as_future)"}
+    | calls("HfFileSystem.", "ls, info, find, walk, open, cat_file, pipe_file, cp_file, mv, rm, get_file")
+    | calls("hf ", "upload, download, cp, cache verify, models info, auth whoami, auth login")
+    | calls("hf discussions ", "create, comment, close, merge")
+    | calls("hf repos ", "create, delete, move, duplicate, settings, tag create, branch create")
+)
+NEEDED = {
+    "clients": OFFICIAL | calls("git ", "clone, fetch, pull, push, lfs fetch, lfs pull, lfs prune"),
+    "clients-hub1": OFFICIAL | calls("hf ", "repo create, upload-large-folder"),
+    "clients-libraries": (
+        calls("AutoTokenizer.", "from_pretrained") | calls("AutoConfig.", "from_pretrained")
+        | calls("PreTrainedTokenizerFast.", "save_pretrained(push_to_hub), push_to_hub")
+        | calls("BertConfig.", "save_pretrained(push_to_hub), push_to_hub")
+        | calls("Dataset.", "push_to_hub, to_parquet") | calls("DatasetDict.", "push_to_hub")
+        | calls("load_dataset", ",(streaming)")
+        | calls("@huggingface/hub ", "commit, uploadFile, uploadFiles, listFiles, downloadFile")
+        | calls("@huggingface/hub ", "createRepo, deleteRepo, createBranch, fileDownloadInfo, whoAmI")
+    ),
 }
 
 
@@ -62,14 +71,19 @@ def listed_routes():
 
 def answered_routes(record):
     """{(method, pattern)} of a session's requests to the Hub that ended well."""
-    found = [routes.match_route(method, path) for origin, method, path, _, status, _ in record["requests"]
-             if origin == "hub" and status is not None and status < 400]
+    found = [
+        routes.match_route(method, path)
+        for origin, method, path, _, status, _ in record["requests"]
+        if origin == "hub" and status is not None and status < 400
+    ]
     return {row[:2] for row, _ in filter(None, found)}
 
 
 def main(paths):
     """Compare the records; the name of each file is that of its session."""
-    records = {pathlib.Path(path).stem: json.loads(pathlib.Path(path).read_text(encoding="utf-8")) for path in paths}
+    records = {
+        pathlib.Path(path).stem: json.loads(pathlib.Path(path).read_text(encoding="utf-8")) for path in paths
+    }
     missing = [f"{name} left no record" for name in NEEDED if name not in records]
     seen = {}
     for name, record in records.items():
@@ -82,7 +96,8 @@ def main(paths):
             missing.append(f"{' '.join(route)}: no examiner was answered there")
     for name, record in records.items():
         total = sum(request[-1] for request in record["requests"])
-        print(f"{name}: {', '.join(record['agents'])}; {len(record['calls'])} functions and commands, {total} requests")
+        made = f"{len(record['calls'])} functions and commands, {total} requests"
+        print(f"{name}: {', '.join(record['agents'])}; {made}")
     print("\n".join(missing) or "every listed route was exercised")
     return 1 if missing else 0
 

@@ -1,4 +1,4 @@
-"""What the tests of all examiners share: counted calls, the files of a small repository, comparing folders."""
+"""What the tests of all examiners share: counted calls, files of a repository, comparing folders."""
 
 import collections
 import pathlib
@@ -38,5 +38,8 @@ def public_functions(kind):
 def read_tree(folder):
     """{path: content} of a folder; what git and the Hub put there is left out."""
     root = pathlib.Path(folder)
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*")
-            if path.is_file() and ".git" not in path.parts and path.name != ".gitattributes"}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and ".git" not in path.parts and path.name != ".gitattributes"
+    }

@@ -1,4 +1,4 @@
-"""The unmodified huggingface_hub client: commits behind the program's back, and uploads long before their commit."""
+"""The unmodified huggingface_hub client: commits behind the program's back, uploads long before them."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from huggingface_hub import CommitOperationAdd, CommitScheduler, __version__
 
 
 class Ticking(CommitScheduler):
-    """Tells when its thread has asked for the first commit; the client does them in the order they are asked for."""
+    """Tells when its thread has asked for the first commit. The client does them in the order of asking."""
 
     ticked = threading.Event()
 
@@ -22,8 +22,16 @@ def test_commit_scheduler(hub, repo, tmp_path):
     """One commit for what was written since the last, none when nothing was."""
     log = tmp_path / "log.txt"
     log.write_text("first\n")
-    scheduler = Counted(Ticking(repo_id=repo, folder_path=tmp_path, every=1000, path_in_repo="logs",
-                                allow_patterns=["*.txt", "*.bin"]), "CommitScheduler")
+    scheduler = Counted(
+        Ticking(
+            repo_id=repo,
+            folder_path=tmp_path,
+            every=1000,
+            path_in_repo="logs",
+            allow_patterns=["*.txt", "*.bin"],
+        ),
+        "CommitScheduler",
+    )
     assert scheduler.ticked.wait(30)
     scheduler.trigger().result()
     assert hub.content(repo, "logs/log.txt") == b"first\n"
@@ -44,9 +52,17 @@ def test_commit_scheduler(hub, repo, tmp_path):
 def test_commit_scheduler_by_time_makes_its_repo_and_squashes(hub, new_id, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a")
     CALLS["CommitScheduler(squash_history)"] += 1
-    with CommitScheduler(repo_id=new_id, repo_type="dataset", folder_path=tmp_path, every=1 / 600, private=True,
-                         squash_history=True) as scheduler:
-        hub.wait_for(lambda seen: any(item["path"].endswith("/super-squash/main") and item["end"] for item in seen))
+    with CommitScheduler(
+        repo_id=new_id,
+        repo_type="dataset",
+        folder_path=tmp_path,
+        every=1 / 600,
+        private=True,
+        squash_history=True,
+    ) as scheduler:
+        hub.wait_for(
+            lambda seen: any(item["path"].endswith("/super-squash/main") and item["end"] for item in seen)
+        )
     scheduler.stop()
     assert hub.content(new_id, "a.txt", type="dataset") == b"a"
     assert len(hub.history(new_id, type="dataset")) <= 2
@@ -69,15 +85,24 @@ def test_objects_uploaded_long_before_their_commit(hub, api, repo):
 
 
 if __version__.startswith("1."):
+
     def test_upload_large_folder(hub, api, new_id, tmp_path):
         files = {f"part{n % 4}/f{n}.txt": b"%d" % n for n in range(60)}
-        files |= {f"w{n}.safetensors": os.urandom(20_000) for n in range(6)} | {"big.bin": os.urandom(7_000_000)}
+        files |= {f"w{n}.safetensors": os.urandom(20_000) for n in range(6)} | {
+            "big.bin": os.urandom(7_000_000)
+        }
         for name, content in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_bytes(content)
         for _ in range(2):
-            api.upload_large_folder(new_id, folder_path=tmp_path, repo_type="dataset", num_workers=4, private=True,
-                                    print_report=False)
+            api.upload_large_folder(
+                new_id,
+                folder_path=tmp_path,
+                repo_type="dataset",
+                num_workers=4,
+                private=True,
+                print_report=False,
+            )
         assert sorted(hub.paths(new_id, type="dataset")) == sorted([*files, ".gitattributes"])
         assert all(hub.content(new_id, name, type="dataset") == content for name, content in files.items())
         assert hub.git(new_id, "fsck", "--strict", type="dataset") == b""

@@ -30,13 +30,45 @@ def test_upload_and_download(hub, hf, new_id, folder, tmp_path):
 
 def test_upload_parts(hub, hf, new_id, folder, tmp_path):
     path, files = folder
-    hf("upload", new_id, path / "w.safetensors", "deep/w.safetensors", "--type", "dataset", "--commit-message", "Weights")
+    hf(
+        "upload",
+        new_id,
+        path / "w.safetensors",
+        "deep/w.safetensors",
+        "--type",
+        "dataset",
+        "--commit-message",
+        "Weights",
+    )
     assert hub.history(new_id, type="dataset")[0][1] == "Weights"
-    hf("upload", new_id, path, ".", "--type", "dataset", "--include", "sub/*", "--exclude", "*.log", "--delete", "deep/*")
+    hf(
+        "upload",
+        new_id,
+        path,
+        ".",
+        "--type",
+        "dataset",
+        "--include",
+        "sub/*",
+        "--exclude",
+        "*.log",
+        "--delete",
+        "deep/*",
+    )
     assert hub.paths(new_id, type="dataset") == [".gitattributes", "sub/y.txt"]
     hf("upload", new_id, path / "t.txt", "--type", "dataset", "--create-pr")
     assert hub.content(new_id, "t.txt", "refs/pr/1", type="dataset") == b"t"
-    hf("download", new_id, "t.txt", "--type", "dataset", "--revision", "refs/pr/1", "--local-dir", tmp_path / "down")
+    hf(
+        "download",
+        new_id,
+        "t.txt",
+        "--type",
+        "dataset",
+        "--revision",
+        "refs/pr/1",
+        "--local-dir",
+        tmp_path / "down",
+    )
     assert (tmp_path / "down" / "t.txt").read_bytes() == b"t"
 
 
@@ -45,7 +77,7 @@ def test_download_into_the_cache(hub, hf, filled, tmp_path):
     hf("download", repo, "--cache-dir", tmp_path, "--dry-run")
     assert not list(tmp_path.rglob("config.json"))
     hf("download", repo, "--cache-dir", tmp_path, "--quiet")
-    snapshot, = tmp_path.glob("models--*/snapshots/*")
+    (snapshot,) = tmp_path.glob("models--*/snapshots/*")
     assert read_tree(snapshot) == files
     hf("cache", "verify", repo, "--cache-dir", tmp_path, words=2)
     assert repo in hf("cache", "ls", "--cache-dir", tmp_path, "--json", words=2)
@@ -124,6 +156,7 @@ def test_discussions(hub, hf, repo):
 
 
 if __version__.startswith("1."):
+
     def test_commands_that_2_dropped(hub, hf, new_id, folder):
         path, files = folder
         hf("repo", "create", new_id, "--type", "dataset", words=2)

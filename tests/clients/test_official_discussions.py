@@ -41,16 +41,20 @@ def test_lists_and_filters(hub, api, connect, repo):
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
 def test_pull_request_of_several_commits_is_merged(hub, api, connect, new_id, kind):
-    """Opened first, filled by commits to its ref, merged by the owner: what many commits in one request are today."""
+    """Opened first, filled by commits to its ref, merged by the owner."""
     hub.create_repo(new_id, kind)
     hub.commit(new_id, {"gone.txt": b"x", "kept.txt": b"k"}, type=kind)
     opened = connect("other").create_pull_request(new_id, title="Three steps", repo_type=kind)
     assert opened.git_reference == "refs/pr/1"
     weights = os.urandom(3000)
-    for operation in (CommitOperationAdd("w.bin", weights), CommitOperationAdd("t.txt", b"t"),
-                      CommitOperationDelete("gone.txt")):
-        api.create_commit(new_id, [operation], commit_message=operation.path_in_repo, repo_type=kind,
-                          revision="refs/pr/1")
+    for operation in (
+        CommitOperationAdd("w.bin", weights),
+        CommitOperationAdd("t.txt", b"t"),
+        CommitOperationDelete("gone.txt"),
+    ):
+        api.create_commit(
+            new_id, [operation], commit_message=operation.path_in_repo, repo_type=kind, revision="refs/pr/1"
+        )
     assert hub.paths(new_id, type=kind) == [".gitattributes", "gone.txt", "kept.txt"]
     assert "w.bin" in api.get_discussion_details(new_id, 1, repo_type=kind).diff
     api.change_discussion_status(new_id, 1, "open", repo_type=kind)
@@ -79,7 +83,7 @@ def test_merge_beside_other_commits_and_with_conflicts(hub, api, repo):
 
 
 def test_folder_as_a_pull_request(hub, connect, repo, tmp_path):
-    """A stranger's regular files; the owner's large ones: plain LFS needs write access even for a pull request."""
+    """A stranger's regular files; the owner's large ones, for plain LFS always needs write access."""
     (tmp_path / "a.txt").write_bytes(b"a")
     info = connect("other").upload_folder(repo_id=repo, folder_path=tmp_path, create_pr=True)
     assert hub.content(repo, "a.txt", info.pr_revision) == b"a"

@@ -33,7 +33,9 @@ def test_hf_hub_download_of_what_is_missing(api, filled, tmp_path):
         api.hf_hub_download(repo, "nested", cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize("revision", ["main", "v1", "refs/pr/1", "feature/x", "refs/convert/parquet", "commit"])
+@pytest.mark.parametrize(
+    "revision", ["main", "v1", "refs/pr/1", "feature/x", "refs/convert/parquet", "commit"]
+)
 def test_snapshot_download(hub, api, filled, revision, tmp_path):
     repo, files = filled
     hub.tag(repo, "v1", message="annotated")
@@ -89,9 +91,14 @@ def test_changed_file_is_downloaded_again(hub, api, filled, tmp_path):
 
 def test_local_dir_and_patterns(hub, api, filled, tmp_path):
     repo, files = filled
-    api.snapshot_download(repo, local_dir=tmp_path, allow_patterns=["nested/*", "*.json"], ignore_patterns="*.bin")
-    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")
-             if path.is_file() and ".cache" not in path.parts}
+    api.snapshot_download(
+        repo, local_dir=tmp_path, allow_patterns=["nested/*", "*.json"], ignore_patterns="*.bin"
+    )
+    found = {
+        str(path.relative_to(tmp_path))
+        for path in tmp_path.rglob("*")
+        if path.is_file() and ".cache" not in path.parts
+    }
     assert found == {"config.json", "nested/deeper/a b#c?%25.txt"}
     since = hub.last_seq()
     api.snapshot_download(repo, local_dir=tmp_path, allow_patterns="*.json")

@@ -19,14 +19,22 @@ def files(hub):
 @pytest.fixture
 def full(hub, repo):
     """A repository with nested folders, LFS and regular files."""
-    hub.commit(repo, {"a.txt": b"0123456789", "w.bin": CONTENT, "d/b.txt": b"b", "d/e/c.txt": b"c", "d/e/f/g.bin": b"\0"})
+    hub.commit(
+        repo,
+        {"a.txt": b"0123456789", "w.bin": CONTENT, "d/b.txt": b"b", "d/e/c.txt": b"c", "d/e/f/g.bin": b"\0"},
+    )
     return repo
 
 
 def test_ls_and_info(hub, files, full):
-    assert sorted(files.ls(full, detail=False)) == [f"{full}/{name}" for name in (".gitattributes", "a.txt", "d", "w.bin")]
+    assert sorted(files.ls(full, detail=False)) == [
+        f"{full}/{name}" for name in (".gitattributes", "a.txt", "d", "w.bin")
+    ]
     listed = {item["name"]: item for item in files.ls(f"{full}/d")}
-    assert {name: item["type"] for name, item in listed.items()} == {f"{full}/d/b.txt": "file", f"{full}/d/e": "directory"}
+    assert {name: item["type"] for name, item in listed.items()} == {
+        f"{full}/d/b.txt": "file",
+        f"{full}/d/e": "directory",
+    }
     assert (files.info(f"{full}/w.bin")["size"], files.info(full)["type"]) == (len(CONTENT), "directory")
     info = files.info(f"{full}/w.bin", expand_info=True, refresh=True)
     assert info["last_commit"].oid == hub.head(full)
@@ -52,7 +60,9 @@ def test_find_walk_glob_du(hub, files, repo, page_size):
     names = [f"d{n}/e{m}/f{k}.txt" for n in range(4) for m in range(3) for k in range(3)]
     hub.commit(repo, {name: b"12" for name in names})
     hub.config(page_size=page_size)
-    assert sorted(files.find(repo, detail=False)) == [f"{repo}/.gitattributes"] + [f"{repo}/{name}" for name in names]
+    assert sorted(files.find(repo, detail=False)) == [f"{repo}/.gitattributes"] + [
+        f"{repo}/{name}" for name in names
+    ]
     assert len(files.find(f"{repo}/d1", withdirs=True)) == 3 * 3 + 3 + 1
     walked = {root: (sorted(folders), sorted(found)) for root, folders, found in files.walk(f"{repo}/d2")}
     assert walked[f"{repo}/d2"] == (["e0", "e1", "e2"], [])
@@ -73,7 +83,10 @@ def test_open_seek_and_ranges(hub, files, full):
     assert ranged and all(item["status"] == 206 and item["sent"] < 10_000 for item in ranged)
     assert files.cat_file(f"{full}/w.bin", start=300, end=310) == CONTENT[300:310]
     assert files.cat_file(f"{full}/a.txt", start=-4) == b"6789"
-    assert files.cat([f"{full}/a.txt", f"{full}/d/b.txt"]) == {f"{full}/a.txt": b"0123456789", f"{full}/d/b.txt": b"b"}
+    assert files.cat([f"{full}/a.txt", f"{full}/d/b.txt"]) == {
+        f"{full}/a.txt": b"0123456789",
+        f"{full}/d/b.txt": b"b",
+    }
     assert (files.head(f"{full}/a.txt", 3), files.tail(f"{full}/a.txt", 3)) == (b"012", b"789")
     with files.open(f"{full}/w.bin", block_size=0) as stream:
         assert stream.read() == CONTENT

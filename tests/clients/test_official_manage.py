@@ -1,4 +1,4 @@
-"""The unmodified huggingface_hub client: repositories moved, copied, listed, squashed; access; LFS objects; weights' heads."""
+"""The unmodified huggingface_hub client: repositories moved, copied, squashed; access; LFS objects."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-
 # Lists and information
+
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
 def test_info_and_lists_of_each_type(hub, api, new_id, kind):
@@ -73,6 +73,7 @@ def test_full_repo_name(api):
 
 # Move, duplicate, settings, squash
 
+
 def test_move_repo(hub, api, repo, new_id, tmp_path):
     head = hub.commit(repo, {"a.txt": b"a", "w.bin": bytes(300)})
     target = new_id.replace("user/", "acme/")
@@ -81,7 +82,9 @@ def test_move_repo(hub, api, repo, new_id, tmp_path):
     assert hub.content(target, "w.bin") == bytes(300)
     with open(api.hf_hub_download(repo, "w.bin", cache_dir=tmp_path), "rb") as file:
         assert file.read() == bytes(300)
-    api.upload_file(path_or_fileobj=os.urandom(2000), path_in_repo="more.bin", repo_id=repo, parent_commit=head)
+    api.upload_file(
+        path_or_fileobj=os.urandom(2000), path_in_repo="more.bin", repo_id=repo, parent_commit=head
+    )
     assert [item.path for item in api.get_paths_info(repo, ["more.bin"])] == ["more.bin"]
     with pytest.raises(HfHubHTTPError):
         api.move_repo(target, "other/taken")
@@ -99,6 +102,7 @@ def test_duplicate_repo(hub, api, filled, new_id):
 
 
 if __version__.startswith("1."):
+
     def test_duplicate_space(hub, api, new_id):
         hub.create_repo(new_id, "space")
         hub.commit(new_id, {"index.html": b"<html>"}, type="space")
@@ -139,6 +143,7 @@ def test_delete_by_pattern(hub, api, repo):
 
 # Copies
 
+
 def test_copy_files_within_a_repo(hub, api, filled):
     repo, files = filled
     api.copy_files(f"hf://{repo}/model.safetensors", f"hf://{repo}/copy.safetensors")
@@ -147,7 +152,9 @@ def test_copy_files_within_a_repo(hub, api, filled):
     assert hub.content(repo, "deep/copy.json") == files["config.json"]
     api.copy_files(f"hf://{repo}/nested/", f"hf://{repo}/nested2/")
     assert [path for path in hub.paths(repo) if path.startswith("nested2/")] == [
-        "nested2/deeper/a b#c?%25.txt", "nested2/w.bin"]
+        "nested2/deeper/a b#c?%25.txt",
+        "nested2/w.bin",
+    ]
 
 
 def test_copy_of_a_regular_file_to_another_repo(hub, api, filled, new_id):
@@ -172,6 +179,7 @@ def test_copy_of_lfs_files_to_another_repo(hub, api, filled, new_id):
 
 # LFS objects
 
+
 def test_lfs_files_are_listed_and_deleted(hub, api, repo):
     for number in range(3):
         hub.commit(repo, {f"w{number}.bin": bytes([number]) * 500})
@@ -186,6 +194,7 @@ def test_lfs_files_are_listed_and_deleted(hub, api, repo):
 
 
 # Checksums and the heads of weights
+
 
 def test_checksums_of_a_download(hub, api, filled, tmp_path):
     repo, files = filled
@@ -218,16 +227,27 @@ def test_safetensors_metadata(hub, api, repo):
 
 def test_sharded_safetensors_metadata(hub, api, repo):
     index = {"metadata": {"total_size": 104}, "weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}
-    hub.commit(repo, {"m-1.safetensors": safetensors(a=[2, 3]), "m-2.safetensors": safetensors(b=[4, 5]),
-                      "model.safetensors.index.json": json.dumps(index).encode()})
+    hub.commit(
+        repo,
+        {
+            "m-1.safetensors": safetensors(a=[2, 3]),
+            "m-2.safetensors": safetensors(b=[4, 5]),
+            "model.safetensors.index.json": json.dumps(index).encode(),
+        },
+    )
     found = [api.get_safetensors_metadata(repo)]
     if not __version__.startswith("1."):
         found.append(api.get_sharded_safetensors_metadata(repo))
     for item in found:
-        assert (item.sharded, item.parameter_count, item.weight_map) == (True, {"F32": 26}, index["weight_map"])
+        assert (item.sharded, item.parameter_count, item.weight_map) == (
+            True,
+            {"F32": 26},
+            index["weight_map"],
+        )
 
 
 # Access
+
 
 def test_access_requests(hub, api, connect, repo):
     hub.commit(repo, {"s.txt": b"s"})
@@ -251,10 +271,15 @@ def test_access_requests(hub, api, connect, repo):
 
 def test_only_members_manage(hub, connect, repo):
     stranger = connect("other")
-    for refused in (lambda: stranger.delete_repo(repo), lambda: stranger.update_repo_settings(repo, private=True),
-                    lambda: stranger.super_squash_history(repo), lambda: stranger.create_branch(repo, branch="x"),
-                    lambda: stranger.create_tag(repo, tag="x"), lambda: stranger.move_repo(repo, "other/mine"),
-                    lambda: list(stranger.list_lfs_files(repo))):
+    for refused in (
+        lambda: stranger.delete_repo(repo),
+        lambda: stranger.update_repo_settings(repo, private=True),
+        lambda: stranger.super_squash_history(repo),
+        lambda: stranger.create_branch(repo, branch="x"),
+        lambda: stranger.create_tag(repo, tag="x"),
+        lambda: stranger.move_repo(repo, "other/mine"),
+        lambda: list(stranger.list_lfs_files(repo)),
+    ):
         with pytest.raises(HfHubHTTPError) as error:
             refused()
         assert error.value.response.status_code == 403

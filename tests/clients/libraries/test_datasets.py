@@ -33,7 +33,11 @@ def push(table, *arguments, **options):
 def test_dataset(hub, new_id):
     info = push(Dataset.from_dict(ROWS), new_id, private=True)
     assert info.oid == hub.head(new_id, type="dataset")
-    assert hub.paths(new_id, type="dataset") == [".gitattributes", "README.md", "data/train-00000-of-00001.parquet"]
+    assert hub.paths(new_id, type="dataset") == [
+        ".gitattributes",
+        "README.md",
+        "data/train-00000-of-00001.parquet",
+    ]
     assert load(new_id, split="train").to_dict() == ROWS
     stream = load(new_id, split="train", streaming=True)
     assert [row["number"] for row in stream.skip(990)] == ROWS["number"][990:]
@@ -55,7 +59,8 @@ def test_second_push_replaces_the_first(hub, new_id):
     push(Dataset.from_dict({"number": [7]}), new_id, "small", commit_message="Another configuration")
     push(Dataset.from_dict({"number": [1, 2], "text": ["a", "b"]}), new_id, num_shards=1)
     assert [path for path in hub.paths(new_id, type="dataset") if path.startswith("data/")] == [
-        "data/train-00000-of-00001.parquet"]
+        "data/train-00000-of-00001.parquet"
+    ]
     CALLS["get_dataset_config_names"] += 1
     assert sorted(get_dataset_config_names(new_id)) == ["default", "small"]
     assert load(new_id, split="train")["number"] == [1, 2]
@@ -83,11 +88,14 @@ def test_branch_and_pull_request(hub, new_id):
 
 
 def test_plain_files(hub, new_id):
-    """Files that were not pushed by the library: CSV and JSON lines, by pattern, by name, by hf:// address."""
+    """Files that the library did not push: CSV and JSON lines, by pattern, name and hf:// address."""
     hub.create_repo(new_id, "dataset")
     lines = b"".join(json.dumps({"a": n}).encode() + b"\n" for n in range(50))
-    hub.commit(new_id, {"data/train.csv": b"a,b\n1,x\n2,y\n", "more/part-0.jsonl": lines, "more/part-1.jsonl": lines},
-               type="dataset")
+    hub.commit(
+        new_id,
+        {"data/train.csv": b"a,b\n1,x\n2,y\n", "more/part-0.jsonl": lines, "more/part-1.jsonl": lines},
+        type="dataset",
+    )
     assert load(new_id, data_files="data/*.csv", split="train").to_dict() == {"a": [1, 2], "b": ["x", "y"]}
     assert len(load(new_id, data_files="more/*.jsonl", split="train")) == 100
     address = f"hf://datasets/{new_id}/more/part-0.jsonl"

@@ -21,13 +21,19 @@ class NodeError(Exception):
 
 
 class Node:
-    """The node process; each attribute is a function of @huggingface/hub that takes its parameters by name."""
+    """The node process. Its attributes are functions of @huggingface/hub with named parameters."""
 
     def __init__(self, endpoint, home):
         command = [pathlib.Path(sys.executable).with_name("node"), HERE / "examiner.mjs"]
         self._defaults = {"hubUrl": endpoint}
-        self._process = subprocess.Popen(command, cwd=MODULES, env={**os.environ, "HF_HOME": str(home)}, text=True,
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            command,
+            cwd=MODULES,
+            env={**os.environ, "HF_HOME": str(home)},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         for name, version in json.loads(self._process.stdout.readline()).items():
             VERSIONS.add(f"{name}/{version}")
 
@@ -45,6 +51,7 @@ class Node:
             if "error" in answer:
                 raise NodeError(answer["error"]["status"], answer["error"]["message"])
             return answer["result"]
+
         return call
 
 
@@ -58,9 +65,11 @@ def node_process(tmp_path_factory):
 @pytest.fixture
 def node(node_process, hub):
     """Functions of @huggingface/hub with the token of `user`."""
+
     class User:
         def __getattr__(self, name):
             return lambda **params: getattr(node_process, name)(**{"token": hub.tokens["user"], **params})
+
     return User()
 
 
@@ -74,7 +83,12 @@ def content(found):
 
 def test_who_am_i(node):
     me = node.whoAmI()
-    assert (me["name"], me["type"], me["orgs"][0]["name"], me["auth"]["type"]) == ("user", "user", "acme", "access_token")
+    assert (me["name"], me["type"], me["orgs"][0]["name"], me["auth"]["type"]) == (
+        "user",
+        "user",
+        "acme",
+        "access_token",
+    )
     with pytest.raises(NodeError) as error:
         node.whoAmI(token="hf_" + "x" * 34)
     assert error.value.status == 401
@@ -83,8 +97,13 @@ def test_who_am_i(node):
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
 def test_repositories(hub, node, new_id, kind):
     repo = {"type": kind, "name": new_id}
-    made = node.createRepo(repo=repo, visibility="private", license="mit", **({"sdk": "static"} if kind == "space" else {}),
-                           files=[{"path": "first.txt", "content": blob(b"first")}])
+    made = node.createRepo(
+        repo=repo,
+        visibility="private",
+        license="mit",
+        **({"sdk": "static"} if kind == "space" else {}),
+        files=[{"path": "first.txt", "content": blob(b"first")}],
+    )
     assert made["repoUrl"].endswith(("" if kind == "model" else kind + "s/") + new_id)
     assert node.repoExists(repo=repo)
     node.checkRepoAccess(repo=repo)
@@ -113,21 +132,32 @@ def test_branches(hub, node, repo):
     node.createBranch(repo=repo, branch="old", overwrite=True)
     assert hub.head(repo, "old") == head
     node.deleteBranch(repo=repo, branch="feature/x")
-    assert {ref["name"] for ref in hub.call("GET", hub.api(repo) + "/refs")["branches"]} == {"main", "old", "empty"}
+    assert {ref["name"] for ref in hub.call("GET", hub.api(repo) + "/refs")["branches"]} == {
+        "main",
+        "old",
+        "empty",
+    }
 
 
 @pytest.mark.parametrize("xet", [True, False])
 def test_commit(hub, node, repo, xet):
-    """With Xet on its list of transfers (its default) the library takes the plain upload that the Hub chooses."""
+    """With Xet on its list of transfers, its default, it takes the plain upload that the Hub chooses."""
     weights = os.urandom(100_000)
     hub.commit(repo, {"gone.txt": b"x"})
     head = hub.head(repo)
-    made = node.commit(repo=repo, title="By node", description="why", parentCommit=head, useXet=xet, operations=[
-        {"operation": "addOrUpdate", "path": "dir/ü#%.txt", "content": blob("ü".encode())},
-        {"operation": "addOrUpdate", "path": "w.safetensors", "content": blob(weights)},
-        {"operation": "addOrUpdate", "path": "empty.txt", "content": blob(b"")},
-        {"operation": "delete", "path": "gone.txt"},
-    ])
+    made = node.commit(
+        repo=repo,
+        title="By node",
+        description="why",
+        parentCommit=head,
+        useXet=xet,
+        operations=[
+            {"operation": "addOrUpdate", "path": "dir/ü#%.txt", "content": blob("ü".encode())},
+            {"operation": "addOrUpdate", "path": "w.safetensors", "content": blob(weights)},
+            {"operation": "addOrUpdate", "path": "empty.txt", "content": blob(b"")},
+            {"operation": "delete", "path": "gone.txt"},
+        ],
+    )
     assert hub.history(repo)[0] == (made["commit"]["oid"], "By node")
     assert made["commit"]["url"].startswith(hub.endpoint)
     assert sorted(hub.paths(repo)) == [".gitattributes", "dir/ü#%.txt", "empty.txt", "w.safetensors"]
@@ -135,8 +165,12 @@ def test_commit(hub, node, repo, xet):
     assert hub.blob(repo, "w.safetensors").startswith(b"version https://git-lfs")
     assert hub.git(repo, "fsck", "--strict") == b""
     with pytest.raises(NodeError) as error:
-        node.commit(repo=repo, title="late", parentCommit=head,
-                    operations=[{"operation": "delete", "path": "empty.txt"}])
+        node.commit(
+            repo=repo,
+            title="late",
+            parentCommit=head,
+            operations=[{"operation": "delete", "path": "empty.txt"}],
+        )
     assert error.value.status == 412
 
 
@@ -145,16 +179,30 @@ def test_edit_of_a_large_file(hub, node, repo):
     before = os.urandom(6_500_000)
     hub.commit(repo, {"w.bin": before})
     since = hub.last_seq()
-    node.commit(repo=repo, title="Edit", operations=[{
-        "operation": "edit", "path": "w.bin", "originalContent": blob(before),
-        "edits": [{"content": blob(b"HEAD"), "start": 0, "end": 4}]}])
+    node.commit(
+        repo=repo,
+        title="Edit",
+        operations=[
+            {
+                "operation": "edit",
+                "path": "w.bin",
+                "originalContent": blob(before),
+                "edits": [{"content": blob(b"HEAD"), "start": 0, "end": 4}],
+            }
+        ],
+    )
     assert hub.content(repo, "w.bin") == b"HEAD" + before[4:]
     assert len(hub.requests(since, origin="data", method="PUT")) == 7
 
 
 def test_commit_as_pull_request(hub, node, repo):
-    made = node.commit(repo=repo, title="Please", isPullRequest=True, token=hub.tokens["other"], operations=[
-        {"operation": "addOrUpdate", "path": "p.txt", "content": blob(b"p")}])
+    made = node.commit(
+        repo=repo,
+        title="Please",
+        isPullRequest=True,
+        token=hub.tokens["other"],
+        operations=[{"operation": "addOrUpdate", "path": "p.txt", "content": blob(b"p")}],
+    )
     assert made["pullRequestUrl"] == f"{hub.endpoint}/{repo}/discussions/1"
     assert hub.content(repo, "p.txt", "refs/pr/1") == b"p"
     assert "p.txt" not in hub.paths(repo)
@@ -168,9 +216,14 @@ def test_uploads_and_deletions(hub, node, repo, tmp_path):
     node.uploadFiles(repo=repo, files=[{"folder": str(tmp_path / "up")}], commitTitle="Folder")
     assert {path: hub.content(repo, "up/" + path) for path in files} == files
     node.uploadFile(repo=repo, file={"path": "one.txt", "content": blob(b"one")})
-    events = node.uploadFilesWithProgress(repo=repo, files=[{"path": "w.bin", "content": blob(os.urandom(9000))}])
+    events = node.uploadFilesWithProgress(
+        repo=repo, files=[{"path": "w.bin", "content": blob(os.urandom(9000))}]
+    )
     assert [event["phase"] for event in events if event["event"] == "phase"] == [
-        "preuploading", "uploadingLargeFiles", "committing"]
+        "preuploading",
+        "uploadingLargeFiles",
+        "committing",
+    ]
     node.deleteFile(repo=repo, path="one.txt")
     node.deleteFiles(repo=repo, paths=["up/a.txt", "w.bin"])
     assert sorted(hub.paths(repo)) == [".gitattributes", "up/sub/b.bin", "up/sub/deep/c.txt"]
@@ -183,17 +236,27 @@ def test_listings(hub, node, filled):
     assert {path for path, item in found.items() if item["type"] == "file"} == {*files, ".gitattributes"}
     assert found["model.safetensors"]["lfs"]["size"] == 300_000
     assert found["nested"]["lastCommit"]["id"] == hub.head(repo)
-    assert {item["path"] for item in node.listFiles(repo=repo, path="nested")} == {"nested/deeper", "nested/w.bin"}
+    assert {item["path"] for item in node.listFiles(repo=repo, path="nested")} == {
+        "nested/deeper",
+        "nested/w.bin",
+    }
     infos = node.pathsInfo(repo=repo, paths=["nested", "config.json", "missing"], expand=True)
     assert [item["path"] for item in infos] == ["nested", "config.json"]
-    assert [item["oid"] for item in node.listCommits(repo=repo, batchSize=1)] == [oid for oid, _ in hub.history(repo)]
+    assert [item["oid"] for item in node.listCommits(repo=repo, batchSize=1)] == [
+        oid for oid, _ in hub.history(repo)
+    ]
     assert node.countCommits(repo=repo) == 2
 
 
 @pytest.mark.parametrize("private", [False, True])
 def test_downloads(hub, node, repo, private, tmp_path):
-    """Not of an empty file nor of a name with # in it: the library asks for byte 0, and sends names as they are."""
-    files = {"config.json": b"{}", "nested/w.bin": b"w", "ünï/naïve.txt": b"n", "model.safetensors": os.urandom(300_000)}
+    """No empty file and no name with #: the library asks for byte 0, and sends names as they are."""
+    files = {
+        "config.json": b"{}",
+        "nested/w.bin": b"w",
+        "ünï/naïve.txt": b"n",
+        "model.safetensors": os.urandom(300_000),
+    }
     hub.commit(repo, files)
     hub.set_repo(repo, private=private)
     for path, data in files.items():
@@ -201,7 +264,9 @@ def test_downloads(hub, node, repo, private, tmp_path):
         info = node.fileDownloadInfo(repo=repo, path=path)
         assert info["size"] == len(data)
         assert content(node.downloadFile(repo=repo, path=path)) == data
-    assert content(node.downloadFile(repo=repo, path="model.safetensors", raw=True)) == hub.blob(repo, "model.safetensors")
+    assert content(node.downloadFile(repo=repo, path="model.safetensors", raw=True)) == hub.blob(
+        repo, "model.safetensors"
+    )
     assert node.downloadFile(repo=repo, path="missing") is None
     assert not node.fileExists(repo=repo, path="missing")
     cached = node.downloadFileToCacheDir(repo=repo, path="config.json", cacheDir=str(tmp_path))
