@@ -83,6 +83,19 @@ static void free_list(struct http_slot *s)
 	}
 }
 
+static struct http_slot *take_locked(struct http_pool *p, const char *origin, const enum http_lane *lane)
+{
+	for (struct http_slot **at = &p->idle; *at; at = &(*at)->next) {
+		struct http_slot *s = *at;
+
+		if (strcmp(s->origin, origin) == 0 && (!lane || s->lane == *lane)) {
+			*at = s->next;
+			return s;
+		}
+	}
+	return NULL;
+}
+
 struct http_slot *http_pool_take(struct http_pool *p, enum http_lane lane, const char *origin)
 {
 	struct http_slot *found = NULL, *worn;
@@ -90,14 +103,12 @@ struct http_slot *http_pool_take(struct http_pool *p, enum http_lane lane, const
 	{
 		LOCKED(&p->lock);
 		worn = worn_locked(p);
-		for (struct http_slot **at = &p->idle; *at; at = &(*at)->next) {
-			if ((*at)->lane == lane && strcmp((*at)->origin, origin) == 0) {
-				found = *at;
-				*at = found->next;
-				break;
-			}
-		}
+		found = take_locked(p, origin, &lane);
+		if (!found)
+			found = take_locked(p, origin, NULL);
 	}
+	if (found)
+		found->lane = lane;
 	free_list(worn);
 	return found ? found : slot_new(lane, origin);
 }

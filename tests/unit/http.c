@@ -351,6 +351,24 @@ static void test_connections_are_kept(void **state)
 	world_end(&w);
 }
 
+/* An idle connection serves the other lane rather than a new one. */
+static void test_an_idle_connection_serves_all_lanes(void **state)
+{
+	struct world w = {0};
+	char url[128];
+
+	world_start(&w, answer_hello);
+	for (int i = 0; i < 4; i++) {
+		struct http_req req = get_req(url, sizeof(url), &w, "/");
+		AUTO_HTTP_RESP resp = {0};
+
+		req.lane = i % 2 ? HTTP_DATA : HTTP_API;
+		assert_int_equal(http_perform(w.http, &req, &resp), 0);
+		assert_int_equal(w.sv->seen[i].connection, 1);
+	}
+	world_end(&w);
+}
+
 /* Before the machine slept they were good; nobody says that they are not any more. */
 static void test_connections_do_not_outlive_a_sleep(void **state)
 {
@@ -1110,6 +1128,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_connections_are_kept),
+		cmocka_unit_test(test_an_idle_connection_serves_all_lanes),
 		cmocka_unit_test(test_connections_do_not_outlive_a_sleep),
 		cmocka_unit_test(test_a_request_goes_on_after_a_sleep),
 		cmocka_unit_test(test_stalled_data_is_asked_for_again),
