@@ -38,6 +38,7 @@ os.environ.update(
     GIT_TERMINAL_PROMPT="0",
 )
 NUMBERS = itertools.count(1)
+EXAMINER = re.compile(r"\b((?:hf_hub|transformers|datasets|git|git-lfs)/[\d.]+)|^node$")  # in a User-Agent
 
 
 def pytest_addoption(parser):
@@ -50,10 +51,10 @@ def pytest_unconfigure():
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """The versions of the examiners, the list of their calls, and for `--record` the requests."""
+    """The versions of the examiners, the list of their calls, and for `--record` their requests."""
     requests = collections.Counter()
     for item in HUB.requests():
-        if item["agent"]:
+        if EXAMINER.search(item["agent"] or ""):
             requests[item["origin"], item["method"], item["path"], item["agent"], item["status"]] += 1
     agents = sorted({name for key in requests for name in examiner_names(key[3])} | VERSIONS)
     terminalreporter.section("examiners: " + (", ".join(agents) or "none"))
@@ -66,9 +67,8 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def examiner_names(agent):
-    """The name/version items of a User-Agent, the plain HTTP library and Python left out."""
-    found = re.findall(r"(?:hf_hub|transformers|datasets|git|git-lfs)/[\d.]+", agent)
-    return [name.replace("hf_hub", "huggingface_hub") for name in found]
+    """The name/version items of a User-Agent that are examiners'; node sends only its name."""
+    return [name.replace("hf_hub", "huggingface_hub") for name in EXAMINER.findall(agent) if name]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,11 +1,20 @@
-"""What compares the examiners' calls with the lists finds a gap."""
+"""What compares the examiners' calls with the lists finds a gap; the Hub does not know them apart."""
 
 import json
 import pathlib
 import subprocess
 import sys
 
+HUB = pathlib.Path(__file__).resolve().parent.parent / "hub"
 EXAMINED = pathlib.Path(__file__).resolve().parent / "examined.py"
+
+
+def test_no_answer_depends_on_who_asks(hub, repo):
+    """The server reads the User-Agent for the record only."""
+    readers = [path.name for path in HUB.glob("*.py") if "user-agent" in path.read_text(encoding="utf-8").lower()]
+    assert readers == ["recorder.py"]
+    answers = [hub.request("GET", hub.api(repo), headers={"User-Agent": name}) for name in ("curl/8", "Mozilla/5", "")]
+    assert [answer.body for answer in answers] == [answers[0].body] * 3
 
 
 def test_gaps_are_found(tmp_path):

@@ -7,6 +7,7 @@ import pandas
 import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict, get_dataset_config_names, load_dataset, load_dataset_builder
+from datasets.hub import delete_from_hub
 from examiner import CALLS
 from huggingface_hub import HfFileSystem
 
@@ -51,6 +52,25 @@ def test_shards(hub, new_id):
     stream = load(new_id, split="train", streaming=True)
     assert stream.num_shards == 4
     assert sorted(row["number"] for row in stream.shuffle(seed=1, buffer_size=100)) == ROWS["number"]
+
+
+def test_stream_is_pushed(hub, new_id):
+    """An IterableDataset is written shard by shard as it is read."""
+    push(Dataset.from_dict(ROWS).to_iterable_dataset(num_shards=2), new_id)
+    assert load(new_id, split="train").to_dict() == ROWS
+
+
+def test_configurations_and_their_deletion(hub, new_id):
+    """Deletion is a pull request; merged, it takes the files and the card's lines away."""
+    for name in ("one", "two"):
+        push(Dataset.from_dict({"name": [name]}), new_id, name, data_dir=name)
+    CALLS["delete_from_hub"] += 1
+    delete_from_hub(new_id, "one")
+    hub.call("POST", hub.api(new_id, "dataset") + "/discussions/1/status", {"status": "open"})
+    hub.call("POST", hub.api(new_id, "dataset") + "/discussions/1/merge", {})
+    assert get_dataset_config_names(new_id) == ["two"]
+    assert load(new_id, "two", split="train")["name"] == ["two"]
+    assert not [path for path in hub.paths(new_id, type="dataset") if path.startswith("one/")]
 
 
 def test_second_push_replaces_the_first(hub, new_id):
