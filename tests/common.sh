@@ -5,6 +5,7 @@ PYTHON=$PYTHON_ENV/bin/python3
 HUB1_ENV=build/venv-hub1
 LIBRARIES_ENV=build/venv-libraries
 NODE_ENV=build/node
+BENCH_ENV=build/venv-bench
 
 die() {
 	echo "$*" >&2

@@ -80,11 +80,12 @@ class Sampler:
 
     def __init__(self, pid):
         self.pid = pid
-        self.peak = self._anonymous()
+        self.peak = self.now()
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
-    def _anonymous(self):
+    def now(self):
+        """Bytes of anonymous memory at this moment."""
         with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
 
@@ -95,7 +96,7 @@ class Sampler:
 
     def _watch(self):
         while not self.stop.wait(0.01):
-            self.peak = max(self.peak, self._anonymous())
+            self.peak = max(self.peak, self.now())
 
     def __enter__(self):
         self.began = self._ticks()
@@ -213,15 +214,15 @@ class World:
                 fsync(path)
         self.reader("drop", *found)
 
-    def script(self, code, *arguments, timeout=600, env=None):
-        """Run Python with the official client's environment; what it printed, decoded. As ourselves: no other
-        account need be able to reach the virtual environment, and it makes no difference to the client."""
+    def script(self, code, *arguments, timeout=600, inside=False):
+        """Run Python with the official client's environment; what it printed, decoded. As ourselves, for no other
+        account need be able to reach the virtual environment; but `inside` a mount as its user."""
         home = self.box.folder(f"home-{next(self.numbers)}", 0o700)
         clean = {"HF_HOME": home, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-                 "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", **(env or {})}
+                 "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
         try:
             out = self.box.run([sys.executable, "-c", code, *map(str, arguments)], env=clean, timeout=timeout,
-                               as_root=os.getuid() == 0).out
+                               as_root=os.getuid() == 0 and not inside).out
         finally:
             shutil.rmtree(home)
         return json.loads(out.splitlines()[-1])
