@@ -51,6 +51,7 @@ NEEDED = {
         | calls("Dataset.", "push_to_hub, to_parquet") | calls("DatasetDict.", "push_to_hub")
         | calls("load_dataset", ",(streaming)")
         | calls("@huggingface/hub ", "commit, uploadFile, uploadFiles, listFiles, downloadFile")
+        | calls("hfjs ", "upload, branch, repo")
         | calls("@huggingface/hub ", "createRepo, deleteRepo, createBranch, fileDownloadInfo, whoAmI")
     ),
 }

@@ -280,3 +280,25 @@ def test_safetensors_header(hub, node, repo):
     found = node.parseSafetensorsMetadata(repo=repo, computeParametersCount=True)
     assert found["header"]["w"]["shape"] == [2, 3]
     assert found["parameterCount"] == {"F32": 6}
+
+
+def test_command(hub, node, new_id, tmp_path):
+    """The package's own command, `hfjs`: a folder to a new repository, a branch, and away with it."""
+
+    def hfjs(*arguments):
+        CALLS[f"hfjs {arguments[0]}"] += 1
+        program = MODULES / "node_modules" / ".bin" / "hfjs"
+        command = [pathlib.Path(sys.executable).with_name("node"), program, *arguments]
+        done = subprocess.run(command, text=True, capture_output=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    (tmp_path / "sub").mkdir()
+    weights = os.urandom(7_000_000)
+    (tmp_path / "sub" / "w.bin").write_bytes(weights)
+    hfjs("upload", new_id, tmp_path, "--quiet", "--private", "--commit-message", "By command")
+    assert hub.history(new_id)[0][1] == "By command"
+    assert hub.content(new_id, "sub/w.bin") == weights
+    hfjs("branch", "create", new_id, "dev")
+    assert hub.head(new_id, "dev") == hub.head(new_id)
+    hfjs("repo", "delete", new_id)
+    assert not node.repoExists(repo=new_id)
