@@ -75,6 +75,9 @@ bool blocks_complete(struct blob *blob);
 int blocks_lend(struct blob *blob, int *ret_fd) MUST_USE;
 void blocks_lend_end(struct blob *blob);
 
+/* Somebody else needs room on this disk: evicts `bytes`, or what can go. -ENOSPC: nothing could. */
+int blocks_give_way(struct blocks *b, uint64_t bytes) MUST_USE;
+
 struct blocks_stats {
 	uint64_t bytes, max_bytes, objects;
 };

@@ -320,6 +320,16 @@ int blocks_make_room(struct blocks *b, uint64_t bytes)
 	return !atomic_load(&b->no_space) && blocks_bytes_now(b) + bytes <= b->max_bytes ? 0 : -ENOSPC;
 }
 
+int blocks_give_way(struct blocks *b, uint64_t bytes)
+{
+	uint64_t before = blocks_bytes_now(b);
+
+	if (util_now_ms() < atomic_load(&b->full_until_ms))
+		return -ENOSPC;
+	blocks_evict(b, 0, bytes);
+	return blocks_bytes_now(b) < before ? 0 : -ENOSPC;
+}
+
 /* -- the writer thread -- */
 
 static void serve_dirty(struct blob *blob, bool touch)
