@@ -29,6 +29,7 @@
 
 #define WORKERS 4
 #define MAX_ROUNDS 64     /* needs of one request: a read of a much edited file has many gaps */
+#define ROOM ((uint64_t)64 << 20) /* that the cache gives up at once for who writes */
 #define KILLED_WAIT_MS 20 /* an exec blocks readers of /proc/PID until its FLUSH is answered */
 
 enum { STARTING, PARKED, RUNNING, ANSWERED };
@@ -230,11 +231,24 @@ static void start_need(struct call *c)
 	}
 }
 
-/* Runs it as long as only chance stands in the way. */
+bool ops_make_room(struct ops *o)
+{
+	struct stat cache, staging;
+	if (!o->env.blocks || stat(o->env.opts->cache_dir, &cache) < 0 || stat(o->env.opts->staging_dir, &staging) < 0)
+		return false;
+	return cache.st_dev == staging.st_dev && blocks_give_way(o->env.blocks, ROOM) == 0;
+}
+
+/* Runs it as long as only chance, or the cache, stands in the way. */
 static int run(struct call *c, struct view_need *need)
 {
 	for (;;) {
 		int r = c->run(c, need);
+		if (r == -ENOSPC && !c->made_room) {
+			c->made_room = true;
+			if (ops_make_room(c->ops))
+				continue;
+		}
 		if (r != -EAGAIN || need->what != VIEW_NEED_NONE)
 			return r;
 	}

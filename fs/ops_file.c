@@ -258,7 +258,10 @@ void ops_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, of
 {
 	struct handle *h = handle_of(fi);
 	(void)ino;
-	int r = stage_write(h->stage, h->node, (uint64_t)off, data, size, fuse_req_ctx(req)->pid);
+	pid_t pid = fuse_req_ctx(req)->pid;
+	int r = stage_write(h->stage, h->node, (uint64_t)off, data, size, pid);
+	if (r == -ENOSPC && ops_make_room(ops_of(req)))
+		r = stage_write(h->stage, h->node, (uint64_t)off, data, size, pid);
 	if (r < 0) {
 		fuse_reply_err(req, -r);
 		return;
@@ -274,8 +277,10 @@ void ops_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t le
 {
 	struct handle *h = handle_of(fi);
 	(void)ino;
-	int r = h->writer ? stage_fallocate(h->stage, h->node, mode, (uint64_t)off, (uint64_t)len, fuse_req_ctx(req)->pid)
-	                  : -EBADF;
+	pid_t pid = fuse_req_ctx(req)->pid;
+	int r = h->writer ? stage_fallocate(h->stage, h->node, mode, (uint64_t)off, (uint64_t)len, pid) : -EBADF;
+	if (r == -ENOSPC && ops_make_room(ops_of(req)))
+		r = stage_fallocate(h->stage, h->node, mode, (uint64_t)off, (uint64_t)len, pid);
 	if (r == 0) {
 		h->wrote = true;
 		publish_wrote(h->publish, h->node, 0);
@@ -344,6 +349,8 @@ void ops_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct
 	(void)ino_in;
 	(void)ino_out;
 	ssize_t n = flags ? -EINVAL : copy_range(&c, handle_of(fi_in), off_in, out, off_out, len);
+	if (n == -ENOSPC && ops_make_room(c.ops))
+		n = copy_range(&c, handle_of(fi_in), off_in, out, off_out, len);
 	if (n == -ENOENT)
 		n = -EOPNOTSUPP; /* a commit settled the source just now */
 	if (n < 0) {

@@ -34,6 +34,8 @@ struct call {
 	int wait_err;
 	_Atomic uint64_t wait_id;
 
+	bool made_room; /* ops_make_room was called for it */
+
 	/* parked; see ops.c */
 	atomic_int state, refs;
 	struct view_need need;
@@ -44,6 +46,10 @@ struct call {
 
 /* Runs it, replies, or parks it. `c` is the caller's. */
 void ops_dispatch(struct call *c);
+
+/* The staging disk is full: the cache gives way when it lies on the same one. true: it did, so that the change may be tried
+ * again. */
+bool ops_make_room(struct ops *o);
 
 /* An open file. */
 struct handle {

@@ -23,6 +23,7 @@
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "lock.h"
@@ -31,6 +32,9 @@
 #define BUSY_MS 10000
 #define DUE_PAGES 8192   /* 32 MiB of log: some 3,000 changes between two checkpoints */
 #define HARD_PAGES 65536 /* then the one that writes checkpoints itself: disk use stays bounded */
+#define PAGE 4096u
+#define RESERVE ((uint64_t)4 << 20) /* of the log, on a disk with room */
+#define RESERVE_MIN ((uint64_t)128 << 10)
 #define TEXT_MAX 65536   /* no name, path or token is longer */
 #define ITEMS_MAX ((size_t)10 << 20)
 
@@ -133,6 +137,9 @@ struct journal {
 	int err; /* of the open transaction; sticky */
 	bool open;
 	int wal_fd;
+	uint64_t reserve;  /* bytes that the log shall have beyond its end */
+	uint64_t reserved; /* up to here its file has blocks */
+	bool tight;        /* there was no room for more */
 	atomic_int pages;      /* in the write-ahead log */
 	atomic_int pages_done; /* of these when it was moved last */
 	pthread_mutex_t side_lock; /* a leaf: nothing is taken under it */
@@ -241,6 +248,30 @@ void journal_begin(struct journal *j)
 	j->err = simple(j, ST_BEGIN);
 }
 
+/* Gives the log's file blocks beyond its end, so that a full disk takes closes, renames and deletions still. */
+static void reserve(struct journal *j)
+{
+	uint64_t end = (uint64_t)atomic_load(&j->pages) * (PAGE + 24) + 32; /* frames, and the header */
+
+	if (j->wal_fd < 0 || j->reserve == 0 || end + j->reserve / 2 <= j->reserved)
+		return;
+	if (fallocate(j->wal_fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)(end + j->reserve)) == 0) {
+		j->reserved = end + j->reserve;
+		j->tight = false;
+	} else if (errno == ENOSPC || errno == EDQUOT) {
+		j->tight = true;
+	} else {
+		j->reserve = 0; /* this disk cannot do that */
+	}
+}
+
+bool journal_is_tight(struct journal *j)
+{
+	if (j->tight)
+		reserve(j);
+	return j->tight;
+}
+
 int journal_end(struct journal *j)
 {
 	int err = j->err;
@@ -248,6 +279,8 @@ int journal_end(struct journal *j)
 	assert(j->open);
 	if (err == 0)
 		err = simple(j, ST_COMMIT);
+	if (err == 0)
+		reserve(j);
 	if (err < 0 && !sqlite3_get_autocommit(j->db))
 		must(simple(j, ST_ROLLBACK) == 0 || sqlite3_get_autocommit(j->db));
 	j->open = false;
@@ -807,8 +840,10 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
 {
 	struct journal *j = arg;
 
-	if (pages < atomic_load(&j->pages_done))
-		atomic_store(&j->pages_done, 0); /* it was begun anew */
+	if (pages < atomic_load(&j->pages_done)) { /* it was begun anew, and may have been cut */
+		atomic_store(&j->pages_done, 0);
+		j->reserved = 0;
+	}
 	atomic_store(&j->pages, pages);
 	if (pages - atomic_load(&j->pages_done) >= HARD_PAGES) {
 		int rc = sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
@@ -875,6 +910,15 @@ static int connect_to(struct journal *j, bool create, sqlite3 **ret)
 	return failed(j, *ret, rc, "open");
 }
 
+/* A disk that is small, or nearly full, has little to spare. */
+static void plan_reserve(struct journal *j)
+{
+	struct statvfs st;
+
+	if (fstatvfs(j->wal_fd, &st) == 0)
+		j->reserve = MAX(RESERVE_MIN, MIN(RESERVE, (uint64_t)st.f_bavail * st.f_frsize / 16));
+}
+
 /* Everything that may write, once the version is known to be ours or none. */
 static int open_checked(struct journal *j, const char *dir, int64_t version)
 {
@@ -911,6 +955,8 @@ static int open_checked(struct journal *j, const char *dir, int64_t version)
 		log_err("%s: %s", wal, strerror(-rc));
 		return rc;
 	}
+	plan_reserve(j);
+	reserve(j);
 	return util_fsync_dir(dir);
 }
 

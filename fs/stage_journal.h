@@ -69,6 +69,8 @@ void journal_close(struct journal *j);
 
 void journal_begin(struct journal *j);
 int journal_end(struct journal *j) MUST_USE;
+/* The disk is full but for what is kept for the journal: what makes new names or bytes should not use that up. */
+bool journal_is_tight(struct journal *j);
 /* Makes the transaction fail with `err` (-errno), whatever else it does. */
 void journal_fail(struct journal *j, int err);
 

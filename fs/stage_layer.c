@@ -506,7 +506,7 @@ int stage_change_range(struct stage *s, uint64_t node, struct stage_change_range
 		return -EFBIG;
 	{
 		LOCKED(&s->lock);
-		rc = begin_change(s, node, false, &n, &l);
+		rc = journal_is_tight(s->journal) ? -ENOSPC : begin_change(s, node, false, &n, &l);
 		if (rc < 0)
 			return rc;
 		n->appended = n->appended && c->off == l->size;

@@ -368,7 +368,7 @@ static int create(struct stage *s, uint64_t parent, const char *name, mode_t mod
 	struct node *dir, *n;
 	struct layer *first;
 	struct row *row;
-	int rc = new_name(s, parent, name, &dir, &row);
+	int rc = journal_is_tight(s->journal) ? -ENOSPC : new_name(s, parent, name, &dir, &row);
 
 	if (rc < 0)
 		return rc;
@@ -412,7 +412,7 @@ int stage_mkdir(struct stage *s, uint64_t parent, const char *name, mode_t mode,
 	                           .flags = JOURNAL_HAS_MODE | JOURNAL_HAS_MTIME};
 	struct node *dir, *n;
 	struct row *row;
-	int rc = new_name(s, parent, name, &dir, &row);
+	int rc = journal_is_tight(s->journal) ? -ENOSPC : new_name(s, parent, name, &dir, &row);
 
 	if (rc < 0)
 		return rc;
