@@ -114,7 +114,7 @@ class Lane:
         if not names or self.dice.random() < 0.2:
             return None
         name = self.dice.choice(names)
-        return name, self.dice.randint(1, 1 + self.points[name] // self.dice.choice((1, 4, 16)))
+        return name, self.dice.randint(1, 1 + self.points[name] // self.dice.choice((2, 8, 32)))
 
     def say(self, *words):
         self.trace.append(" ".join(map(str, words)))
