@@ -303,6 +303,17 @@ static bool is_store_timeout(const struct http_resp *resp)
 	return resp->status == 400 && resp->body.data && strstr(resp->body.data, "RequestTimeout");
 }
 
+/* A part came after the end of its URL's life. Twice in a row: no upload of this file ever ends. */
+static int fail_late(const struct job *job, int status, struct hub_error *err)
+{
+	hub_error_clear(err);
+	err->status = status;
+	snprintf(err->text, sizeof(err->text),
+	         "too large for this line: the upload (%zu parts) takes longer than the Hub's upload URLs live",
+	         job->n_pieces);
+	return -EFBIG;
+}
+
 /* One PUT. 0, or -errno; *ret_again when only a new URL can help. */
 static int put_piece(struct upload *up, const struct piece *piece, bool *ret_again, struct hub_error *err)
 {
@@ -345,6 +356,8 @@ static int put_piece(struct upload *up, const struct piece *piece, bool *ret_aga
 		if (is_store_timeout(&resp) && tries < STORE_TIMEOUT_TRIES)
 			continue;
 		*ret_again = resp.status == 401 || resp.status == 403;
+		if (*ret_again && job->n_pieces > 1 && util_now_ms() >= job->usable_until_ms)
+			return fail_late(job, resp.status, err);
 		return hub_fail(up->h, &ask, url, 0, &resp, err);
 	}
 }
@@ -421,7 +434,8 @@ static void do_piece(struct upload *up, const struct piece *piece, bool first)
 	int r = atomic_load(&up->stop);
 
 	/* The first ones always go out, so that a round gets somewhere. */
-	if (!first && util_now_ms() >= job->usable_until_ms)
+	/* With parts a new plan begins with the first one again: better to try the old URL. */
+	if (!first && job->n_pieces == 1 && util_now_ms() >= job->usable_until_ms)
 		atomic_store(&job->stale, true);
 	if (r == 0 && !atomic_load(&job->failed) && !atomic_load(&job->stale))
 		r = put_piece(up, piece, &again, &err);
