@@ -1,5 +1,6 @@
 """What nobody has seen the real Hub do: one session of work for each answer that the test Hub can give."""
 
+import concurrent.futures
 import random
 
 import pytest
@@ -17,6 +18,10 @@ FILES = {
     "empty": b"",
     "ü.txt": b"u",
 }
+
+
+def commits(seen):
+    return [item for item in seen if "/commit/" in item["path"]]
 
 
 @pytest.mark.parametrize("name, value", ANSWERS, ids=[f"{name}-{value}" for name, value in ANSWERS])
@@ -87,3 +92,78 @@ def test_a_branch_and_a_tag_of_one_name(mount, box, hub, value):
     m.write("y", b"y")
     m.unmount()
     assert hub.content(repo.id, "y", "refs/heads/both") == b"y"
+
+
+@pytest.mark.parametrize("switch, path", [("ignored_files", "x.log"), ("cache_folder", "d/.cache/x")])
+@pytest.mark.parametrize("answer", ["accept", "refuse"])
+def test_names_that_the_hub_perhaps_refuses(box, hub, mount, switch, path, answer):
+    """What is refused stays staged; without it, all else is published."""
+    repo = box.repo({"a.txt": b"a", ".gitignore": b"*.log\n"})
+    hub.config(**{switch: answer})
+    m = mount(repo.uri, "commit=fsync", "ignore=!.cache/")
+    box.expect(r"(warn|err) ")
+    m.write("main/b.txt", b"b")
+    m.sh("mkdir -p main/d/.cache")
+    outcome = m.py(
+        """
+        with open(sys.argv[1], 'w') as file:
+            print(outcome(lambda: (file.write('x'), file.flush(), os.fsync(file.fileno()))))
+        """,
+        "main/" + path,
+    ).strip()
+    assert outcome == ("0" if answer == "accept" else "EINVAL")
+    if answer == "refuse":
+        assert repo.published() == [] and m.read("main/" + path) == b"x"
+        m.sh(f"rm 'main/{path}'")
+        box.hugfs("commit", m.path("main"))
+    assert repo.content("b.txt") == b"b" and (path in repo.paths()) == (answer == "accept")
+
+
+@pytest.mark.parametrize("answer", ["lands", "fails"])
+def test_a_commit_beyond_the_time_limit(box, hub, mount, answer):
+    """504, and the commit lands later, or never: once all the same."""
+    repo = box.repo({"a.txt": b"a"})
+    hub.config(late_commit=answer, commit_takes_ms=1500, time_limit_ms=500)
+    m = mount(repo.uri, "commit=fsync")
+    box.expect(r"(warn|err) ")
+    child = m.start_py("""
+        with open('main/b.txt', 'w') as file:
+            file.write('b')
+            file.flush()
+            say(outcome(os.fsync, file.fileno()))
+        """)
+    hub.wait_for(lambda seen: [item for item in seen if "/commit/" in item["path"] and item["status"] == 504])
+    hub.config(commit_takes_ms=0)
+    child.expect("0")
+    child.finish()
+    assert repo.files() == {"a.txt": b"a", "b.txt": b"b"} and len(repo.published()) == 1
+
+
+@pytest.mark.parametrize("lock", ["branch", "repository", "none"])
+def test_somebody_elses_commit_is_under_way(box, hub, mount, lock):
+    """409 for as long as it takes; then ours, on top of it."""
+    repo = box.repo({"a.txt": b"a"})
+    hub.branch(repo.id, "dev")
+    m = mount(repo.uri, "commit=fsync")
+    m.ls("main")
+    hub.config(commit_lock=lock, commit_takes_ms=60_000)
+    box.expect(r"(warn|err) ")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        seq = hub.last_seq()
+        theirs = pool.submit(hub.commit, repo.id, {"theirs.txt": b"theirs"})
+        hub.wait_for(lambda seen: commits(seen), since=seq)
+        child = m.start_py("""
+            with open('main/b.txt', 'w') as file:
+                file.write('b')
+                file.flush()
+                say(outcome(os.fsync, file.fileno()))
+            """)
+        hub.wait_for(lambda seen: len(commits(seen)) >= 2, since=seq)
+        if lock != "none":
+            hub.wait_for(lambda seen: 409 in {item["status"] for item in commits(seen)}, since=seq)
+        hub.config(commit_takes_ms=0)
+        theirs.result()
+        child.expect("0")
+        child.finish()
+    assert repo.files() == {"a.txt": b"a", "b.txt": b"b", "theirs.txt": b"theirs"}
+    assert len(repo.published()) == 2
