@@ -44,6 +44,14 @@ def describe_entries(repo, commit, found, expand):
     return items
 
 
+def _folder(repo, commit, path, rev):
+    """The Entry of a folder; 404 EntryNotFound for anything else."""
+    folder = repo.git.entry(commit.tree, path)
+    if folder is None or folder.mode != DIRECTORY:
+        raise entry_not_found(f'{path} does not exist on "{rev}"', commit.oid)
+    return folder
+
+
 @route("GET", "/api/{T}/{id}/tree/{rev}")
 def tree_root(context, T, id, rev):
     return tree(context, T, id, rev, "")
@@ -56,9 +64,7 @@ def tree(context, T, id, rev, path):
     offset, pinned = context.cursor() or (0, None)  # the pages of one listing are of one commit
     commit = repo.commit(pinned or rev)
     path = path.rstrip("/")
-    folder = repo.git.entry(commit.tree, path)
-    if folder is None or folder.mode != DIRECTORY:
-        raise entry_not_found(f'{path} does not exist on "{rev}"', commit.oid)
+    folder = _folder(repo, commit, path, rev)
     listing = repo.git.listing(folder.oid, context.flag("recursive"))
     most, limit = 100 if expand else 1000, context.number("limit")
     if limit and limit > most and context.config.tree_limit == "refuse":
@@ -115,9 +121,7 @@ def treesize_root(context, T, id, rev):
 def treesize(context, T, id, rev, path):
     repo = context.repo(T, id)
     commit = repo.commit(rev)
-    folder = repo.git.entry(commit.tree, path.rstrip("/"))
-    if folder is None or folder.mode != DIRECTORY:
-        raise entry_not_found(f'{path} does not exist on "{rev}"', commit.oid)
+    folder = _folder(repo, commit, path.rstrip("/"), rev)
     sizes = (describe_entry(repo, name, entry)["size"] for name, entry in repo.git.listing(folder.oid, True))
     return json_response({"path": "/" + path, context.config.treesize_key: sum(sizes)})
 
