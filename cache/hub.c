@@ -84,6 +84,7 @@ void hub_commits_fini(struct hub_commits *c)
 	for (size_t i = 0; i < c->n; i++) {
 		free(c->commits[i].title);
 		free(c->commits[i].message);
+		free(c->commits[i].author);
 	}
 	free(c->commits);
 	*c = (struct hub_commits){0};

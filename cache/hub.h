@@ -75,6 +75,7 @@ struct hub_commit_info {
 	char id[41];
 	int64_t date_s;
 	char *title, *message; /* message: the description */
+	char *author;          /* the first one; NULL: not told */
 };
 struct hub_commits {
 	struct hub_commit_info *commits; /* newest first */
@@ -188,6 +189,16 @@ void hub_commit_result_fini(struct hub_commit_result *r);
  * err->maybe_done tells the caller to look at the head first (hub-api.md 6.9). -ESTALE: 412. -EBUSY: 409. */
 int hub_commit(struct hub *h, const struct repo_id *id, const struct hub_commit_req *req,
                struct hub_commit_result *ret, struct hub_error *err) MUST_USE;
+
+/* -- what is made beside commits -- */
+
+/* -EEXIST: one of that name is there. message, start: NULL: none, the head of main. */
+int hub_tag(struct hub *h, const struct repo_id *id, const char *commit, const char *name, const char *message,
+            struct hub_error *err) MUST_USE;
+int hub_branch(struct hub *h, const struct repo_id *id, const char *name, const char *start,
+               struct hub_error *err) MUST_USE;
+int hub_create_repo(struct hub *h, const struct repo_id *id, bool is_private, const char *sdk,
+                    struct hub_error *err) MUST_USE;
 
 /* -- pull requests -- */
 

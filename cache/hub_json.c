@@ -368,6 +368,17 @@ int hub_json_refs(const char *text, size_t len, struct hub_refs *ret)
 	return 0;
 }
 
+/* Who cannot be named stays NULL. */
+static int first_author(const cJSON *authors, char **ret)
+{
+	const cJSON *one = cJSON_IsArray(authors) ? cJSON_GetArrayItem(authors, 0) : NULL;
+	const char *name = NULL;
+
+	if (!cJSON_IsObject(one) || field_text(one, "user", &name) < 0 || !name)
+		return 0;
+	return dup_text(name, ret);
+}
+
 static int parse_commit(const cJSON *item, struct hub_commit_info *ret)
 {
 	const char *title, *message;
@@ -381,8 +392,12 @@ static int parse_commit(const cJSON *item, struct hub_commit_info *ret)
 	if (r < 0)
 		return r;
 	r = dup_text(message, &ret->message);
-	if (r < 0)
+	if (r == 0)
+		r = first_author(field(item, "authors"), &ret->author);
+	if (r < 0) {
 		util_freep(&ret->title);
+		util_freep(&ret->message);
+	}
 	return r;
 }
 

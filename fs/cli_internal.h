@@ -49,5 +49,12 @@ int cli_commit(int argc, char **argv);
 int cli_run(int argc, char **argv);
 int cli_discard(int argc, char **argv);
 int cli_umount(int argc, char **argv);
+int cli_diff(int argc, char **argv);
+int cli_log(int argc, char **argv);
+int cli_tag(int argc, char **argv);
+int cli_refresh(int argc, char **argv);
+int cli_fetch(int argc, char **argv);
+int cli_cache(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
 
 #endif

@@ -20,12 +20,17 @@ enum control_verb {
 	CONTROL_UMOUNT,  /* publish what is settled, then unmount unless files are open */
 	CONTROL_BEGIN,   /* a transaction, which ends when this connection does */
 	CONTROL_END,     /* of that: outcome */
+	CONTROL_DIFF,    /* what the next commit would hold: changes with state added, changed, renamed, deleted */
+	CONTROL_LOG,     /* items: the last `limit` commits of the revision, or those that changed the file */
+	CONTROL_TAG,     /* the revision's head gets the tag `title`; `description` is its message */
+	CONTROL_REFRESH, /* look now whether branches moved */
 	CONTROL_YIELD,   /* to a daemon whose mount is gone: leave the branches of that repository now */
 };
 struct control_request {
 	uint64_t verb;
 	char *path;        /* in the mount, no leading slash; "" is its root. YIELD: "ns/name", "" for all */
 	char *endpoint;    /* YIELD */
+	uint64_t limit;    /* LOG */
 	char *title;       /* COMMIT; NULL: made from what changed */
 	char *description; /* COMMIT */
 	bool interrupted;  /* COMMIT: interrupted files too */
@@ -39,7 +44,15 @@ struct control_change {
 	char *state; /* staged, open, committing, conflict, interrupted, local, moved, deleted */
 	bool folder;
 	uint64_t size;
+	char *from;        /* DIFF: where it was; NULL: it was not moved */
+	uint64_t old_size; /* DIFF: of what it replaces or deletes */
 };
+/* One commit of LOG. */
+struct control_item {
+	char *id, *author, *title;
+	int64_t date_s;
+};
+#define CONTROL_ITEMS_MAX 1000
 /* What is known of one revision that the mount touched. */
 struct control_rev {
 	char *repo;     /* "datasets/ns/name" */
@@ -76,6 +89,8 @@ struct control_answer {
 	uint64_t parked;  /* requests that wait for the network */
 	struct control_rev *revs;
 	size_t n_revs;
+	struct control_item *items;
+	size_t n_items;
 };
 void control_answer_fini(struct control_answer *a);
 
@@ -84,6 +99,8 @@ void control_answer_fini(struct control_answer *a);
 struct control;
 
 struct control_env {
+	struct hub *hub;
+	struct tree *tree;
 	struct view *view;
 	struct ops *ops;
 	struct blocks *blocks;

@@ -55,4 +55,31 @@ void control_answer_to(struct control *c, const struct control_request *req, str
 /* Whoever asked for the transaction of that request is gone. */
 void control_hold(struct control *c, const struct control_request *req);
 
+/* What a request is about: one revision and a path in it, or all revisions at and below a folder above
+ * them. */
+struct control_scope {
+	struct rev *rev; /* NULL: several */
+	char *path;      /* below rev; else what the folder is called from hf://, as "user/repo@/refs" */
+};
+
+struct control_work {
+	struct control *control;
+	const struct control_request *req;
+	struct control_answer *ans;
+	const struct control_scope *scope;
+	int64_t deadline_ms; /* UMOUNT; 0: none */
+};
+
+/* In an answer: `err` (-errno) and the sentence; 0, so that the answer is sent. */
+int control_fail(struct control_answer *ans, int err, const char *text);
+bool control_in_scope(const struct control_scope *scope, struct rev *rev);
+/* top: the path below it whose changes are told. */
+int control_describe(struct control *c, struct rev *rev, const char *top, struct control_rev *ret) MUST_USE;
+
+/* control_look.c: the verbs that look at the Hub. Those for view_each_rev have the work as their argument. */
+int control_diff(void *work, struct rev *rev);
+int control_refresh(void *work, struct rev *rev);
+int control_log(struct control_work *w) MUST_USE;
+int control_tag(struct control_work *w) MUST_USE;
+
 #endif

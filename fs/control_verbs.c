@@ -107,8 +107,7 @@ static int describe_stage(struct control *c, struct rev *rev, struct publish *p,
 	return ret->phase && ret->last_commit && ret->last_text ? 0 : -ENOMEM;
 }
 
-/* top: the path below it whose changes are told. */
-static int describe(struct control *c, struct rev *rev, const char *top, struct control_rev *ret)
+int control_describe(struct control *c, struct rev *rev, const char *top, struct control_rev *ret)
 {
 	bool may = control_enter(c);
 	struct publish *p = may ? view_hold(rev) : NULL;
@@ -140,14 +139,7 @@ static int describe(struct control *c, struct rev *rev, const char *top, struct 
 	return r;
 }
 
-/* What a request is about: one revision and a path in it, or all revisions at and below a folder above
- * them. */
-struct scope {
-	struct rev *rev; /* NULL: several */
-	char *path;      /* below rev; else what the folder is called from hf://, as "user/repo@/refs" */
-};
-
-static int find_scope(struct control *c, const char *path, struct scope *ret)
+static int find_scope(struct control *c, const char *path, struct control_scope *ret)
 {
 	struct repo_source source = {0};
 	char repo[REPO_TEXT_MAX];
@@ -181,7 +173,7 @@ static int find_scope(struct control *c, const char *path, struct scope *ret)
 	return ret->path ? 0 : -ENOMEM;
 }
 
-static bool in_scope(const struct scope *scope, struct rev *rev)
+bool control_in_scope(const struct control_scope *scope, struct rev *rev)
 {
 	AUTO_FREE char *name = NULL;
 	char repo[REPO_TEXT_MAX];
@@ -196,28 +188,20 @@ static bool in_scope(const struct scope *scope, struct rev *rev)
 	return name && strncmp(name, scope->path, n) == 0 && (n == 0 || name[n] == '/');
 }
 
-struct work {
-	struct control *control;
-	const struct control_request *req;
-	struct control_answer *ans;
-	const struct scope *scope;
-	int64_t deadline_ms; /* UMOUNT; 0: none */
-};
-
 static int work_status(void *arg, struct rev *rev)
 {
-	struct work *w = arg;
+	struct control_work *w = arg;
 	struct control_rev *slot;
 
-	if (!in_scope(w->scope, rev))
+	if (!control_in_scope(w->scope, rev))
 		return 0;
 	slot = control_append(&w->ans->revs, &w->ans->n_revs, sizeof(*slot), CONTROL_REVS_MAX);
-	return slot ? describe(w->control, rev, w->scope->rev ? w->scope->path : "", slot) : -ENOMEM;
+	return slot ? control_describe(w->control, rev, w->scope->rev ? w->scope->path : "", slot) : -ENOMEM;
 }
 
 /* 0, or what publish_commit says; its publisher may be freed while it waits. -ENOENT: nothing was ever
  * staged there. */
-static int publish_one(struct control *c, struct rev *rev, const struct work *w, struct publish_answer *ret)
+static int publish_one(struct control *c, struct rev *rev, const struct control_work *w, struct publish_answer *ret)
 {
 	static const char *const ways[] = {
 		[COMMIT_KEEP] = "keep", [COMMIT_PR] = "pr", [COMMIT_OURS] = "ours",
@@ -253,18 +237,18 @@ static int publish_one(struct control *c, struct rev *rev, const struct work *w,
 /* Publishes one revision, and tells what came of it and what stays. */
 static int work_publish(void *arg, struct rev *rev)
 {
-	struct work *w = arg;
+	struct control_work *w = arg;
 	struct publish_answer came = {0};
 	struct control_rev *slot;
 	int r;
 
-	if (!in_scope(w->scope, rev))
+	if (!control_in_scope(w->scope, rev))
 		return 0;
 	r = publish_one(w->control, rev, w, &came);
 	if (r == -ENOENT)
 		return 0;
 	slot = control_append(&w->ans->revs, &w->ans->n_revs, sizeof(*slot), CONTROL_REVS_MAX);
-	if (!slot || describe(w->control, rev, "", slot) < 0) {
+	if (!slot || control_describe(w->control, rev, "", slot) < 0) {
 		publish_answer_fini(&came);
 		return -ENOMEM;
 	}
@@ -279,7 +263,7 @@ static int work_publish(void *arg, struct rev *rev)
 	return slot->error_text && slot->commit ? 0 : -ENOMEM;
 }
 
-static int fail(struct control_answer *ans, int err, const char *text)
+int control_fail(struct control_answer *ans, int err, const char *text)
 {
 	free(ans->error_text);
 	ans->error = -err;
@@ -287,15 +271,15 @@ static int fail(struct control_answer *ans, int err, const char *text)
 	return 0;
 }
 
-static int do_discard(struct control *c, const struct scope *scope, struct control_answer *ans)
+static int do_discard(struct control *c, const struct control_scope *scope, struct control_answer *ans)
 {
 	struct publish *p;
 	int r;
 
 	if (!scope->rev)
-		return fail(ans, -EINVAL, "name a path in one revision: nothing was thrown away");
+		return control_fail(ans, -EINVAL, "name a path in one revision: nothing was thrown away");
 	if (!control_enter(c))
-		return fail(ans, -ENOTCONN, "it is unmounted already");
+		return control_fail(ans, -ENOTCONN, "it is unmounted already");
 	r = view_discard(c->env.view, scope->rev, scope->path);
 	p = view_hold(scope->rev);
 	if (p) {
@@ -304,9 +288,9 @@ static int do_discard(struct control *c, const struct scope *scope, struct contr
 	}
 	control_leave(c);
 	if (r == -EBUSY)
-		return fail(ans, r, "a commit or a transaction is under way: try again when it is done");
+		return control_fail(ans, r, "a commit or a transaction is under way: try again when it is done");
 	if (r < 0 && r != -ENOENT)
-		return fail(ans, r, strerror(-r));
+		return control_fail(ans, r, strerror(-r));
 	return 0;
 }
 
@@ -331,7 +315,7 @@ static int hold_for_writing(struct control *c, struct rev *rev, struct publish *
 	return *ret ? 0 : -EAGAIN; /* it was given back just now */
 }
 
-static int do_begin(struct control *c, const struct scope *scope, struct control_answer *ans)
+static int do_begin(struct control *c, const struct control_scope *scope, struct control_answer *ans)
 {
 	struct publish_answer came = {0};
 	struct publish_status status;
@@ -339,31 +323,31 @@ static int do_begin(struct control *c, const struct scope *scope, struct control
 	int r;
 
 	if (!scope->rev)
-		return fail(ans, -EINVAL, "name a path in one revision: a transaction belongs to one");
+		return control_fail(ans, -EINVAL, "name a path in one revision: a transaction belongs to one");
 	if (!control_enter(c))
-		return fail(ans, -ENOTCONN, "it is unmounted already");
+		return control_fail(ans, -ENOTCONN, "it is unmounted already");
 	do
 		r = hold_for_writing(c, scope->rev, &p);
 	while (r == -EAGAIN);
 	control_leave(c);
 	if (r < 0)
-		return fail(ans, r, r == -EROFS ? "it is read-only" : strerror(-r));
+		return control_fail(ans, r, r == -EROFS ? "it is read-only" : strerror(-r));
 	publish_status(p, &status);
 	r = status.tx == STAGE_TX_NONE ? publish_tx_begin(p, &came) : -EBUSY;
 	view_release(scope->rev);
 	if (r == -EBUSY)
-		fail(ans, r, status.tx == STAGE_TX_HELD ? HELD_TEXT : BUSY_TEXT);
+		control_fail(ans, r, status.tx == STAGE_TX_HELD ? HELD_TEXT : BUSY_TEXT);
 	else if (r < 0)
-		fail(ans, r, strerror(-r));
+		control_fail(ans, r, strerror(-r));
 	else if (came.err < 0)
-		fail(ans, came.err, came.text);
+		control_fail(ans, came.err, came.text);
 	publish_answer_fini(&came);
 	return 0;
 }
 
 void control_hold(struct control *c, const struct control_request *req)
 {
-	struct scope scope = {0};
+	struct control_scope scope = {0};
 	struct publish *p;
 
 	if (find_scope(c, req->path, &scope) < 0 || !scope.rev)
@@ -380,12 +364,12 @@ void control_hold(struct control *c, const struct control_request *req)
 	view_release(scope.rev);
 }
 
-static int do_end(struct control *c, struct work *w)
+static int do_end(struct control *c, struct control_work *w)
 {
 	const char *outcome = w->req->outcome ? w->req->outcome : "";
 
 	if (!w->scope->rev)
-		return fail(w->ans, -EINVAL, "name a path in one revision");
+		return control_fail(w->ans, -EINVAL, "name a path in one revision");
 	if (strcmp(outcome, "commit") == 0)
 		return view_each_rev(c->env.view, work_publish, w);
 	control_hold(c, w->req);
@@ -394,7 +378,7 @@ static int do_end(struct control *c, struct work *w)
 	return view_each_rev(c->env.view, work_status, w);
 }
 
-static int do_umount(struct control *c, struct work *w)
+static int do_umount(struct control *c, struct control_work *w)
 {
 	int r;
 
@@ -417,8 +401,8 @@ static int do_umount(struct control *c, struct work *w)
 		c->unmounted = false;
 	}
 	if (r == -EBUSY)
-		return fail(w->ans, r, "files are open in it");
-	return fail(w->ans, r, strerror(-r));
+		return control_fail(w->ans, r, "files are open in it");
+	return control_fail(w->ans, r, strerror(-r));
 }
 
 static bool is_mounted(const char *mountpoint)
@@ -460,28 +444,28 @@ static int do_yield(struct control *c, const struct control_request *req, struct
 	uint64_t one = 1;
 
 	if (!req->endpoint || strcmp(req->endpoint, c->env.endpoint) != 0)
-		return fail(ans, -ENOENT, "another Hub");
+		return control_fail(ans, -ENOENT, "another Hub");
 	if (!wait_draining(c))
-		return fail(ans, -EBUSY, "it is mounted");
+		return control_fail(ans, -EBUSY, "it is mounted");
 	if (view_each_rev(c->env.view, holds_repo, req->path) <= 0)
-		return fail(ans, -ENOENT, "another repository");
+		return control_fail(ans, -ENOENT, "another repository");
 	log_info("another mount takes over");
 	return util_write_all(c->env.stop_fd, &one, sizeof(one));
 }
 
 static int dispatch(struct control *c, const struct control_request *req, struct control_answer *ans)
 {
-	struct scope scope = {0};
-	struct work w = {c, req, ans, &scope, 0};
+	struct control_scope scope = {0};
+	struct control_work w = {c, req, ans, &scope, 0};
 	int r;
 
 	if (req->verb == CONTROL_YIELD)
 		return do_yield(c, req, ans);
 	if (req->verb != CONTROL_STATUS && control_is_draining(c))
-		return fail(ans, -ENOTCONN, "it is unmounted already");
+		return control_fail(ans, -ENOTCONN, "it is unmounted already");
 	r = find_scope(c, req->path, &scope);
 	if (r < 0)
-		return fail(ans, r, r == -ENOENT ? "there is no such path" : strerror(-r));
+		return control_fail(ans, r, r == -ENOENT ? "there is no such path" : strerror(-r));
 	switch (req->verb) {
 	case CONTROL_STATUS:
 		r = view_each_rev(c->env.view, work_status, &w);
@@ -495,6 +479,18 @@ static int dispatch(struct control *c, const struct control_request *req, struct
 	case CONTROL_UMOUNT:
 		r = do_umount(c, &w);
 		break;
+	case CONTROL_DIFF:
+		r = view_each_rev(c->env.view, control_diff, &w);
+		break;
+	case CONTROL_LOG:
+		r = control_log(&w);
+		break;
+	case CONTROL_TAG:
+		r = control_tag(&w);
+		break;
+	case CONTROL_REFRESH:
+		r = view_each_rev(c->env.view, control_refresh, &w);
+		break;
 	case CONTROL_BEGIN:
 		r = do_begin(c, &scope, ans);
 		break;
@@ -502,7 +498,7 @@ static int dispatch(struct control *c, const struct control_request *req, struct
 		r = do_end(c, &w);
 		break;
 	default:
-		r = fail(ans, -EINVAL, "the daemon is of another version of hugfs and does not know this");
+		r = control_fail(ans, -EINVAL, "the daemon is of another version of hugfs and does not know this");
 		break;
 	}
 	free(scope.path);
@@ -528,7 +524,7 @@ void control_answer_to(struct control *c, const struct control_request *req, str
 	ans->cache_objects = stats.objects;
 	r = dispatch(c, req, ans);
 	if (r < 0)
-		fail(ans, r, strerror(-r));
+		control_fail(ans, r, strerror(-r));
 }
 
 /* One connection. True: it shall stay open until the process ends. */

@@ -45,6 +45,7 @@ static const struct field request_fields[] = {
 	FIELD(request, interrupted, FLAG),
 	FIELD(request, on_conflict, TEXT),
 	FIELD(request, outcome, TEXT),
+	FIELD(request, limit, UNSIGNED),
 	FIELD(request, pr, FLAG),
 };
 static const struct field answer_fields[] = {
@@ -92,6 +93,14 @@ static const struct field change_fields[] = {
 	FIELD(change, state, TEXT),
 	FIELD(change, folder, FLAG),
 	FIELD(change, size, UNSIGNED),
+	FIELD(change, from, TEXT),
+	FIELD(change, old_size, UNSIGNED),
+};
+static const struct field item_fields[] = {
+	FIELD(item, id, TEXT),
+	FIELD(item, author, TEXT),
+	FIELD(item, title, TEXT),
+	FIELD(item, date_s, SIGNED),
 };
 
 struct record {
@@ -104,6 +113,7 @@ static const struct record request_record = RECORD(request);
 static const struct record answer_record = RECORD(answer);
 static const struct record rev_record = RECORD(rev);
 static const struct record change_record = RECORD(change);
+static const struct record item_record = RECORD(item);
 
 static void *member(const void *base, size_t at)
 {
@@ -131,6 +141,9 @@ void control_answer_fini(struct control_answer *a)
 	for (size_t i = 0; i < a->n_revs; i++)
 		fini_rev(&a->revs[i]);
 	free(a->revs);
+	for (size_t i = 0; i < a->n_items; i++)
+		fini_record(&item_record, &a->items[i]);
+	free(a->items);
 	fini_record(&answer_record, a);
 	*a = (struct control_answer){0};
 }
@@ -253,6 +266,9 @@ static int open_answer(struct control_answer *a, const char *name, struct target
 	} else if (strcmp(name, rev_record.name) == 0) {
 		ret->rec = &rev_record;
 		ret->base = control_append(&a->revs, &a->n_revs, sizeof(*a->revs), CONTROL_REVS_MAX);
+	} else if (strcmp(name, item_record.name) == 0) {
+		ret->rec = &item_record;
+		ret->base = control_append(&a->items, &a->n_items, sizeof(*a->items), CONTROL_ITEMS_MAX);
 	} else if (strcmp(name, change_record.name) == 0 && a->n_revs > 0) {
 		struct control_rev *rev = &a->revs[a->n_revs - 1];
 
@@ -298,6 +314,8 @@ static int encode_answer(const struct control_answer *a, struct buf *out)
 		for (size_t k = 0; r == 0 && k < a->revs[i].n_changes; k++)
 			r = put_record(out, &change_record, &a->revs[i].changes[k]);
 	}
+	for (size_t i = 0; r == 0 && i < a->n_items; i++)
+		r = put_record(out, &item_record, &a->items[i]);
 	return r < 0 ? r : buf_add(out, "end\n", 4);
 }
 

@@ -19,7 +19,7 @@ static void print_help(FILE *to)
 	            "      mounts; SOURCE is hf://, hf://user/repo, hf://user/repo@revision[/folder];\n"
 	            "      datasets and spaces: hf://datasets/user/repo, hf://spaces/user/repo\n");
 	for (const struct cli_verb *v = cli_verbs; v->name; v++)
-		fprintf(to, "  hugfs %s %s\n      %s\n", v->name, v->usage, v->help);
+		fprintf(to, "  hugfs %s%s%s\n      %s\n", v->name, *v->usage ? " " : "", v->usage, v->help);
 	fprintf(to, "  hugfs --help, hugfs --version\n\n");
 	opts_print_help(to);
 }

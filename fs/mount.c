@@ -523,6 +523,8 @@ static int new_session(struct mount *m)
 static int build_session(struct mount *m)
 {
 	struct control_env env = {
+		.hub = m->hub,
+		.tree = m->tree,
 		.view = m->view,
 		.ops = m->ops,
 		.blocks = m->blocks,

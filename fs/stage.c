@@ -765,6 +765,10 @@ static int each_below(const struct node *dir, const char *at, stage_each_fn each
 			return -ENOMEM;
 		if (r->node)
 			stage_node_attr(r->node, &attr);
+		if (r->node && !(r->node->rec.flags & JOURNAL_HOME))
+			attr.from = r->node->rec.kind == STAGE_DIR ? r->node->rec.base_path
+			            : r->node->rec.has_blob      ? r->node->rec.blob.path
+			                                         : NULL;
 		if (!r->node || !(r->node->rec.flags & JOURNAL_HOME) || r->node->top)
 			rc = each(arg, path, &attr);
 		if (rc == 0 && r->node && r->node->rec.kind == STAGE_DIR)

@@ -145,6 +145,7 @@ struct stage_attr {
 	gid_t gid;
 	struct timespec mtime;
 	bool is_blob; /* of a file: its bytes are exactly `blob` */
+	const char *from; /* only from stage_each: where a moved committed file or folder was; NULL: it was not */
 	struct blob_key blob;
 };
 int stage_attr(struct stage *s, uint64_t node, struct stage_attr *ret) MUST_USE;

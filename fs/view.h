@@ -150,6 +150,8 @@ int view_path(struct view *v, struct inode *inode, char **ret) MUST_USE;
 int view_settle(void *arg, const char *ref, const char *commit, int64_t date_s);
 /* publish_env.discard: arg is the struct rev; the path is from the branch's root. */
 int view_discard_path(void *arg, const char *path);
+/* Asks the Hub for the head now (blocks), and tells the kernel of names that may mean something else. */
+int view_refresh(struct view *v, struct rev *rev, struct hub_error *err) MUST_USE;
 /* Throws away what is staged at the path below the revision and tells the kernel. A transaction goes as a whole, whatever
  * the path: what was there when it began is there again. */
 int view_discard(struct view *v, struct rev *rev, const char *path) MUST_USE;

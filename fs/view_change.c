@@ -755,6 +755,36 @@ static void tell_kernel(struct discarding *d)
 		tell_deleted(d, notify, d->deleted.data + at);
 }
 
+int view_refresh(struct view *v, struct rev *rev, struct hub_error *err)
+{
+	struct discarding d = {.view = v, .rev = rev, .path = ""};
+	struct view_need need = {0};
+	struct tree_head head;
+	char before[41], ref[sizeof(rev->ref)];
+	{
+		LOCKED(&rev->lock);
+		memcpy(before, rev->commit, sizeof(before));
+		snprintf(ref, sizeof(ref), "%s", rev->ref);
+	}
+	const char *name = ref[0] ? ref : rev->name;
+	tree_forget_head(v->env.tree, &rev->repo, name);
+	int r = tree_head(v->env.tree, &rev->repo, name, true, &head, err);
+	if (r == 0)
+		r = view_use(v, rev, &need);
+	view_need_fini(&need);
+	if (r == 0 && strcmp(before, head.commit) != 0) {
+		{
+			LOCKED(&rev->lock);
+			inode_each(v->table, rev, collect_all, &d);
+		}
+		tell_kernel(&d);
+	}
+	for (size_t i = 0; i < d.n; i++)
+		view_put(v, d.inodes[i], 1);
+	free(d.inodes);
+	return r == -EAGAIN ? 0 : r;
+}
+
 int view_discard_path(void *arg, const char *path)
 {
 	struct rev *rev = arg;

@@ -28,8 +28,8 @@ def test_one_commit_for_all_of_it(mount, box, hub):
     m = mount(repo.uri, "commit_delay=0.2")
     m.ls("main")
     seq = hub.last_seq()
-    result = shell(box, m, "echo one > one; sleep 1; rm old.bin; mkdir -p d/e; echo two > d/e/two; sleep 1; mv a.txt b.txt; "
-                   f"python3 -c 'import os; fd = os.open(\"three\", os.O_CREAT | os.O_WRONLY); os.write(fd, b\"3\"); "
+    result = shell(box, m, "echo one > one; sleep 1; rm old.bin; mkdir -p d/e; echo two > d/e/two; sleep 1; "
+                   f"mv a.txt b.txt; python3 -c 'import os; fd = os.open(\"three\", os.O_CREAT | os.O_WRONLY); os.write(fd, b\"3\"); "
                    "os.fsync(fd); os.fsync(os.open(\".\", os.O_RDONLY))'", "-m", "All of it", "-m", "At once")
     commits = repo.published()
     assert len(commits) == 1 and f"/commit/{commits[0]}" in result.out
