@@ -14,6 +14,7 @@
 #define LOG_MODULE "stage_journal"
 
 #include "stage_journal.h"
+#include "stage_reserve.h"
 #include "stage_schema.h"
 
 #include <assert.h>
@@ -23,7 +24,6 @@
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "lock.h"
@@ -33,8 +33,6 @@
 #define DUE_PAGES 8192   /* 32 MiB of log: some 3,000 changes between two checkpoints */
 #define HARD_PAGES 65536 /* then the one that writes checkpoints itself: disk use stays bounded */
 #define PAGE 4096u
-#define RESERVE ((uint64_t)4 << 20) /* of the log, on a disk with room */
-#define RESERVE_MIN ((uint64_t)128 << 10)
 #define TEXT_MAX 65536   /* no name, path or token is longer */
 #define ITEMS_MAX ((size_t)10 << 20)
 
@@ -137,9 +135,7 @@ struct journal {
 	int err; /* of the open transaction; sticky */
 	bool open;
 	int wal_fd;
-	uint64_t reserve;  /* bytes that the log shall have beyond its end */
-	uint64_t reserved; /* up to here its file has blocks */
-	bool tight;        /* there was no room for more */
+	struct stage_reserve reserve;
 	atomic_int pages;      /* in the write-ahead log */
 	atomic_int pages_done; /* of these when it was moved last */
 	pthread_mutex_t side_lock; /* a leaf: nothing is taken under it */
@@ -248,28 +244,15 @@ void journal_begin(struct journal *j)
 	j->err = simple(j, ST_BEGIN);
 }
 
-/* Gives the log's file blocks beyond its end, so that a full disk takes closes, renames and deletions still. */
-static void reserve(struct journal *j)
-{
-	uint64_t end = (uint64_t)atomic_load(&j->pages) * (PAGE + 24) + 32; /* frames, and the header */
-
-	if (j->wal_fd < 0 || j->reserve == 0 || end + j->reserve / 2 <= j->reserved)
-		return;
-	if (fallocate(j->wal_fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)(end + j->reserve)) == 0) {
-		j->reserved = end + j->reserve;
-		j->tight = false;
-	} else if (errno == ENOSPC || errno == EDQUOT) {
-		j->tight = true;
-	} else {
-		j->reserve = 0; /* this disk cannot do that */
-	}
-}
-
 bool journal_is_tight(struct journal *j)
 {
-	if (j->tight)
-		reserve(j);
-	return j->tight;
+	return stage_reserve_is_tight(&j->reserve, j->wal_fd);
+}
+
+/* Bytes of the log: its header, and frames. */
+static uint64_t wal_bytes(struct journal *j)
+{
+	return 32 + (uint64_t)atomic_load(&j->pages) * (PAGE + 24);
 }
 
 int journal_end(struct journal *j)
@@ -280,7 +263,7 @@ int journal_end(struct journal *j)
 	if (err == 0)
 		err = simple(j, ST_COMMIT);
 	if (err == 0)
-		reserve(j);
+		stage_reserve_fill(&j->reserve, j->wal_fd, wal_bytes(j));
 	if (err < 0 && !sqlite3_get_autocommit(j->db))
 		must(simple(j, ST_ROLLBACK) == 0 || sqlite3_get_autocommit(j->db));
 	j->open = false;
@@ -842,7 +825,7 @@ static int on_wal(void *arg, sqlite3 *db, const char *name, int pages)
 
 	if (pages < atomic_load(&j->pages_done)) { /* it was begun anew, and may have been cut */
 		atomic_store(&j->pages_done, 0);
-		j->reserved = 0;
+		j->reserve.have = 0;
 	}
 	atomic_store(&j->pages, pages);
 	if (pages - atomic_load(&j->pages_done) >= HARD_PAGES) {
@@ -910,15 +893,6 @@ static int connect_to(struct journal *j, bool create, sqlite3 **ret)
 	return failed(j, *ret, rc, "open");
 }
 
-/* A disk that is small, or nearly full, has little to spare. */
-static void plan_reserve(struct journal *j)
-{
-	struct statvfs st;
-
-	if (fstatvfs(j->wal_fd, &st) == 0)
-		j->reserve = MAX(RESERVE_MIN, MIN(RESERVE, (uint64_t)st.f_bavail * st.f_frsize / 16));
-}
-
 /* Everything that may write, once the version is known to be ours or none. */
 static int open_checked(struct journal *j, const char *dir, int64_t version)
 {
@@ -955,8 +929,8 @@ static int open_checked(struct journal *j, const char *dir, int64_t version)
 		log_err("%s: %s", wal, strerror(-rc));
 		return rc;
 	}
-	plan_reserve(j);
-	reserve(j);
+	stage_reserve_plan(&j->reserve, j->wal_fd);
+	stage_reserve_fill(&j->reserve, j->wal_fd, wal_bytes(j));
 	return util_fsync_dir(dir);
 }
 
