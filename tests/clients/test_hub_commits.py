@@ -177,6 +177,17 @@ def test_a_commit_to_what_is_no_branch(hub, filled, status):
         assert send(hub, filled, add("x"), rev=rev).status == status
 
 
+@pytest.mark.parametrize("names", ["as_given", "nfc"])
+def test_names_in_two_spellings(hub, filled, names):
+    hub.config(unicode_names=names)
+    decomposed, composed = "u\u0308.txt", "\xfc.txt"
+    assert send(hub, filled, add(decomposed, "1")).status == 200
+    assert [path for path in hub.paths(filled) if path in (decomposed, composed)] == [
+        composed if names == "nfc" else decomposed
+    ]
+    assert send(hub, filled, ("deletedFile", {"path": decomposed})).status == 200
+
+
 # Contents
 
 

@@ -168,6 +168,7 @@ class Operation:
 
     def __init__(self, repo, config, value):
         self.repo = repo
+        self.config = config
         self.path = self._checked(value.get("path"))
         old = value.get("oldPath")
         if old is not None and config.old_path == "refuse":
@@ -175,7 +176,7 @@ class Operation:
         self.old_path = None if old is None else self._checked(old)
 
     def _checked(self, path):
-        return commit_rules.checked_path(path)
+        return commit_rules.checked_path(self.config, path)
 
     def put(self, editor, entry):
         """Put a file at the path, and take the old one away if this is a rename."""
@@ -199,7 +200,6 @@ class PutFile(Operation):
     def __init__(self, repo, config, value):
         super().__init__(repo, config, value)
         commit_rules.check_path(config, self.path)
-        self.config = config
         self.blob = None
         content = value.get("content")
         if content is None and self.old_path is not None:

@@ -4,6 +4,7 @@ Texts as they were seen in reports of real refusals, because clients tell the ca
 """
 
 import posixpath
+import unicodedata
 
 import attributes
 import paths
@@ -103,9 +104,9 @@ def _check_ignored(repo, config, before, changed):
         raise ApiError(400, f"Files that .gitignore ignores: {' '.join(ignored[:20])}")
 
 
-def checked_path(path):
-    """A path as it came, if the Hub takes it."""
+def checked_path(config, path):
+    """A path as the Hub keeps it, if it takes it."""
     problem = paths.problem(path)
     if problem:
         raise ApiError(422, f"Invalid request: {problem}")
-    return path
+    return unicodedata.normalize("NFC", path) if config.unicode_names == "nfc" else path

@@ -19,6 +19,7 @@ SWITCHES = {
     ),
     "full_ref_names": Switch("refuse", ["accept"], "2.4", "`refs/heads/x` and `refs/tags/x` as a revision"),
     "short_revisions": Switch("refuse", ["accept"], "2.4", "7 to 39 hex digits of a commit as a revision"),
+    "unicode_names": Switch("as_given", ["nfc"], "2.5", "names that a commit gives: kept, or normalised"),
     "list_limit": Switch(
         "clamp", ["refuse"], "3.1", "a list's `limit` above the maximum: the maximum, or 400"
     ),

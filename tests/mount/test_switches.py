@@ -167,3 +167,27 @@ def test_somebody_elses_commit_is_under_way(box, hub, mount, lock):
         child.finish()
     assert repo.files() == {"a.txt": b"a", "b.txt": b"b", "theirs.txt": b"theirs"}
     assert len(repo.published()) == 2
+
+
+@pytest.mark.parametrize("names", ["as_given", "nfc"])
+def test_a_name_that_the_hub_perhaps_spells_otherwise(mount, box, hub, names):
+    """It keeps its bytes, and after a refresh it has the name that the Hub gave it."""
+    hub.config(unicode_names=names)
+    repo = box.repo({"a.txt": b"a"})
+    decomposed, composed = "u\u0308.txt", "\xfc.txt"
+    m = mount(repo.uri, "commit=fsync", "poll=1")
+    m.ls("main")
+    assert m.py("""
+        with open(sys.argv[1], 'w') as file:
+            file.write('text')
+            file.flush()
+            print(outcome(os.fsync, file.fileno()))
+        """, "main/" + decomposed).strip() == "0"
+    kept = composed if names == "nfc" else decomposed
+    assert repo.paths() == ["a.txt", kept]
+    repo.push({"theirs.txt": b"theirs"})
+    harness.eventually(lambda: m.exists("main/theirs.txt"), 30, "somebody else's file")
+    assert [name for name in m.ls("main") if name in (composed, decomposed)] == [kept]
+    assert m.read("main/" + kept) == b"text"
+    m.sh(f"mv 'main/{kept}' main/plain.txt && sync main/plain.txt")
+    assert repo.files() == {"a.txt": b"a", "plain.txt": b"text", "theirs.txt": b"theirs"}
