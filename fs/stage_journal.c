@@ -763,9 +763,7 @@ static int load_locals(struct journal *j, const struct journal_loader *to, void 
 	return rc;
 }
 
-int journal_load_before(struct journal *j, int (*node)(void *arg, struct journal_node *n, uint32_t top),
-                        int (*name)(void *arg, uint64_t parent, const char *name, uint64_t node, bool conflict),
-                        void *arg)
+int journal_load_before(struct journal *j, journal_before_node_fn node, journal_before_name_fn name, void *arg)
 {
 	sqlite3_stmt *st = j->stmt[ST_BEFORE_NODE_ALL];
 	int rc;

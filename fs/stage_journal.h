@@ -91,9 +91,9 @@ void journal_before_node(struct journal *j, uint64_t id, uint32_t top);
 void journal_before_name(struct journal *j, uint64_t parent, const char *name, uint64_t node, bool conflict);
 void journal_before_clear(struct journal *j);
 /* Calls back for its nodes by id, then for its names. As journal_load. */
-int journal_load_before(struct journal *j, int (*node)(void *arg, struct journal_node *n, uint32_t top),
-                        int (*name)(void *arg, uint64_t parent, const char *name, uint64_t node, bool conflict),
-                        void *arg) MUST_USE;
+typedef int (*journal_before_node_fn)(void *arg, struct journal_node *n, uint32_t top);
+typedef int (*journal_before_name_fn)(void *arg, uint64_t parent, const char *name, uint64_t node, bool conflict);
+int journal_load_before(struct journal *j, journal_before_node_fn node, journal_before_name_fn name, void *arg) MUST_USE;
 void journal_forget_rows(struct journal *j); /* all names, all conflicts */
 void journal_put_layer(struct journal *j, const struct journal_layer *l);
 void journal_del_layer(struct journal *j, uint64_t node, uint32_t layer);
