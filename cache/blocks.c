@@ -255,17 +255,21 @@ uint64_t blocks_first_missing(struct blob *blob, uint64_t from, uint64_t end)
 	return from < end && atomic_load(&blob->lost) ? from : end;
 }
 
+bool blocks_ready(struct blob *blob, uint64_t first, uint64_t last)
+{
+	for (uint64_t k = first; k <= last; k++)
+		if (!bit_get(blob->present, k) || (!bit_get(blob->checked, k) && blocks_check(blob, k) < 0))
+			return false;
+	return true;
+}
+
 /* Blocks [first, last] are pinned. */
 static ssize_t read_pinned(struct blob *blob, uint64_t first, uint64_t last, uint64_t off, void *buf, size_t len)
 {
 	ssize_t got;
 
-	for (uint64_t k = first; k <= last; k++) {
-		if (!bit_get(blob->present, k))
-			return -EAGAIN;
-		if (!bit_get(blob->checked, k) && blocks_check(blob, k) < 0)
-			return -EAGAIN;
-	}
+	if (!blocks_ready(blob, first, last))
+		return -EAGAIN;
 	got = util_pread_all(blob->fd, buf, len, off);
 	if (got == (ssize_t)len)
 		return got;

@@ -46,6 +46,10 @@ uint64_t blocks_first_missing(struct blob *blob, uint64_t from, uint64_t end);
 /* Reads [off, off+len), clamped to the blob's size: the bytes read, -EAGAIN when a block is missing, was
  * evicted or fails its checksum (it is dropped then). No network. Pins while it reads. */
 ssize_t blocks_read(struct blob *blob, uint64_t off, void *buf, size_t len) MUST_USE;
+/* Shows [off, off+len) where it lies, until blocks_look_end, instead of copying it. -EAGAIN: not there, not complete and verified,
+ * too small a piece or across two units of 8 MiB: blocks_read says which. */
+int blocks_look(struct blob *blob, uint64_t off, size_t len, const void **ret) MUST_USE;
+void blocks_look_end(struct blob *blob, uint64_t off, size_t len);
 /* Stores one whole block (the last one is shorter). Present for readers when it returns 0. If it was the
  * last missing block the blob's hash is checked, here unless it is far behind: -EBADMSG when it is wrong and
  * all of it was dropped. */

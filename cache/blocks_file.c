@@ -356,7 +356,8 @@ static int blob_open_files(struct blob *blob)
 	if (r == 0) {
 		find_unnoted(blob, &known);
 		blob->units = calloc(blob->n_units, sizeof(*blob->units));
-		r = blob->units ? 0 : -ENOMEM;
+		blob->windows = calloc(blob->n_units, sizeof(*blob->windows));
+		r = blob->units && blob->windows ? 0 : -ENOMEM;
 	} else {
 		r = open_unshared(blob, &known);
 	}
@@ -405,6 +406,9 @@ void blocks_free_blob(struct blob *blob)
 	hash_free(blob->hash);
 	util_closep(&blob->fd);
 	free(blob->checked);
+	for (uint64_t u = 0; blob->windows && u < blob->n_units; u++)
+		blocks_window_close(blob, u);
+	free(blob->windows);
 	free(blob->units);
 	lock_fini(&blob->hold_lock);
 	free(blob->path);

@@ -1,7 +1,7 @@
 /* blocks_int: what the files of the block store share with each other, and with nobody else. blocks.c: the
  * table of blobs, reading, filling; blocks_proof.c: checksums and what they are good for; blocks_hash.c: the hash of
  * the whole; blocks_file.c: a blob's files and the locks on them; blocks_pin.c: what must
- * stay, and parts that go; blocks_room.c: the writer thread, the index behind,
+ * stay, and parts that go; blocks_look.c: windows; blocks_room.c: the writer thread, the index behind,
  * room. The states and locks are told at the head of
  * blocks.c. */
 #ifndef HUGFS_BLOCKS_INT_H
@@ -64,6 +64,7 @@ struct blob {
 	_Atomic uint64_t *checked; /* one allocation with fresh */
 	_Atomic uint64_t *fresh;   /* present, not yet noted */
 	_Atomic uint32_t *units;   /* NULL: nothing of it is evicted while it is open here */
+	_Atomic(char *) *windows;  /* on units that are held; NULL: none */
 	struct lock hold_lock;     /* while the lock of a unit is taken or given back */
 	atomic_bool holding;       /* it may hold locks of units */
 	atomic_bool sick;          /* its file failed: nothing more is stored */
@@ -187,6 +188,14 @@ void blocks_idle_remove_locked(struct blob *blob);
 struct blob *blocks_unref_locked(struct blob *blob) MUST_USE;
 /* The row of `blob` is gone: nothing of it will be found again, so its files go too. */
 void blocks_gone_stale(struct blob *blob);
+/* Are these blocks present and right? They are pinned. */
+bool blocks_ready(struct blob *blob, uint64_t first, uint64_t last);
+
+/* -- blocks_look.c -- */
+
+/* Closes the window on a unit, if there is one; nobody has it pinned. */
+void blocks_window_close(struct blob *blob, uint64_t unit);
+
 /* -- blocks_proof.c -- */
 
 /* The blocks of `seg` that `bits` name will not be noted: they are counted no longer. */

@@ -108,9 +108,12 @@ unsigned blocks_let_go(struct blob *blob, bool all)
 			continue;
 		}
 		/* Who pins it after this comes to hold(), and waits there for hold_lock. */
-		if (!atomic_compare_exchange_strong(&blob->units[u], &was, 0))
+		if (!atomic_compare_exchange_strong(&blob->units[u], &was, 0)) {
 			left++;
-		else if (blocks_range_lock(blob->fd, F_OFD_SETLK, F_UNLCK, UNIT_AT + (off_t)u, 1) < 0)
+			continue;
+		}
+		blocks_window_close(blob, u);
+		if (blocks_range_lock(blob->fd, F_OFD_SETLK, F_UNLCK, UNIT_AT + (off_t)u, 1) < 0)
 			log_debug("%s: unpinning", blob->path);
 	}
 	return left;

@@ -42,6 +42,11 @@ bool fetch_was_wrong(struct fetch *f, const struct blob_key *key);
  * -EAGAIN. No network, and no wait but for the disk. */
 ssize_t fetch_read(struct source *s, uint64_t off, void *buf, size_t len) MUST_USE;
 
+/* fetch_read without a copy: the bytes where they lie, all of them, until fetch_look_end. -EAGAIN: fetch_read does it, or says why
+ * not. */
+int fetch_look(struct source *s, uint64_t off, size_t len, const void **ret) MUST_USE;
+void fetch_look_end(struct source *s, uint64_t off, size_t len);
+
 /* The whole file on this machine's disk, for somebody who reads it without asking us (passthrough): from our store or from the
  * official client's cache, complete, checked and kept until loan_end. */
 struct loan;

@@ -642,8 +642,8 @@ int view_stat(struct view *v, struct inode *inode, struct stat *ret, double *tim
 
 /* -- bytes -- */
 
-static int source_for(struct view *v, struct rev *rev, struct inode *inode, const struct blob_key *key,
-                      const char *commit, const char *path, struct source **ret)
+int view_source_for(struct view *v, struct rev *rev, struct inode *inode, const struct blob_key *key,
+                    const char *commit, const char *path, struct source **ret)
 {
 	if (!inode->source || !hash_key_equal(fetch_key(inode->source), key)) {
 		struct hub_place place = {.id = rev->repo, .path = path};
@@ -687,7 +687,7 @@ static ssize_t read_clean(struct view *v, struct inode *inode, uint64_t off, voi
 		if (off >= inode->key.size)
 			return 0;
 		len = MIN(len, inode->key.size - off);
-		int r = source_for(v, rev, inode, &inode->key, inode->place->commit, inode->place->path, &source);
+		int r = view_source_for(v, rev, inode, &inode->key, inode->place->commit, inode->place->path, &source);
 		if (r < 0)
 			return r;
 	}
@@ -697,7 +697,7 @@ static ssize_t read_clean(struct view *v, struct inode *inode, uint64_t off, voi
 static int gap_source(struct view *v, struct inode *inode, const struct stage_gap *gap, struct source **ret)
 {
 	LOCKED(&inode->rev->lock);
-	return source_for(v, inode->rev, inode, &gap->key, gap->commit, gap->path, ret);
+	return view_source_for(v, inode->rev, inode, &gap->key, gap->commit, gap->path, ret);
 }
 
 /* -ESTALE: the node went, the file is clean now. */
@@ -749,23 +749,6 @@ ssize_t view_read(struct view *v, struct inode *inode, uint64_t off, void *buf, 
 		if (n != -ESTALE)
 			return n;
 	}
-}
-
-int view_lend(struct view *v, struct inode *inode, struct loan **ret)
-{
-	struct rev *rev = inode->rev;
-	struct source *source CLEANUP(fetch_closep) = NULL;
-	view_check_snode(rev, inode);
-	if (inode->snode || !inode->place || util_now_ms() < rev->no_loans_ms)
-		return -EAGAIN;
-	int r = source_for(v, rev, inode, &inode->key, inode->place->commit, inode->place->path, &source);
-	return r < 0 ? r : fetch_lend(source, ret);
-}
-
-bool view_may_keep_pages(struct view *v, struct inode *inode)
-{
-	LOCKED(&inode->rev->lock);
-	return inode->snode || !fetch_was_wrong(v->env.fetch, &inode->key);
 }
 
 int view_blob(struct view *v, struct inode *inode, struct stage_blob *blob, char **ret_path)

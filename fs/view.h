@@ -138,6 +138,16 @@ void view_part(struct view *v, struct inode *inode);
 /* A clean file's content and where it can be fetched: *ret_path, which is blob->path, the caller frees. -ENODATA: it is
  * staged. */
 int view_blob(struct view *v, struct inode *inode, struct stage_blob *blob, char **ret_path) MUST_USE;
+/* view_read without a copy, where that is possible: a clean file that is complete in the cache. Until view_look_end. -EAGAIN:
+ * view_read does it. */
+struct view_look {
+	struct source *source; /* referenced */
+	uint64_t off;
+	size_t len;
+	const void *data;
+};
+int view_look(struct view *v, struct inode *inode, uint64_t off, size_t len, struct view_look *ret) MUST_USE;
+void view_look_end(struct view_look *l);
 int view_setattr(struct view *v, struct inode *inode, unsigned what, const struct stage_attr *attr,
                  struct view_need *need) MUST_USE; /* what: STAGE_SET_* */
 

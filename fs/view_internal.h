@@ -90,6 +90,10 @@ void view_clear_snode(struct rev *rev, struct inode *inode);
  * before snode is relied on. rev->lock held. */
 void view_check_snode(struct rev *rev, struct inode *inode);
 
+/* The source of an inode's committed bytes, kept with the inode; a reference of the caller's. rev->lock held. */
+int view_source_for(struct view *v, struct rev *rev, struct inode *inode, const struct blob_key *key, const char *commit,
+                    const char *path, struct source **ret) MUST_USE;
+
 /* -- revisions as folders -- */
 
 /* "refs/pr/" for the folder refs/pr below a REVS; "" for that itself. Caller frees; NULL: no memory. */

@@ -849,6 +849,47 @@ static void test_lend(void **state)
 	free(data);
 }
 
+static void test_look(void **state)
+{
+	size_t size = 18 * MIB + 5;
+	struct blob_key key;
+	uint8_t *data = content(140, size, &key);
+	const void *seen = NULL;
+	struct store s;
+	struct blob *blob;
+
+	store_open(&s, 0);
+	blob = get(&s, &key);
+	assert_int_equal(put_block(blob, data, 0), 0);
+	assert_int_equal(blocks_look(blob, 0, MIB, &seen), -EAGAIN); /* not complete */
+	fill(blob, data);
+	assert_lends(blob);
+	for (uint64_t off = 0; off + MIB <= size; off += MIB) {
+		assert_int_equal(blocks_look(blob, off + 3, MIB - 3, &seen), 0);
+		assert_memory_equal(seen, data + off + 3, MIB - 3);
+		blocks_look_end(blob, off + 3, MIB - 3);
+	}
+	assert_int_equal(blocks_look(blob, 0, 4096, &seen), -EAGAIN);            /* small */
+	assert_int_equal(blocks_look(blob, 8 * MIB - 5, MIB, &seen), -EAGAIN);   /* across units */
+	assert_int_equal(blocks_look(blob, size - MIB + 1, MIB, &seen), -EAGAIN); /* past the end */
+	blocks_put(blob);
+	store_close(&s);
+
+	/* A byte that was changed is found at the first look of a mount, too. */
+	store_open(&s, 0);
+	{
+		char path[400];
+
+		data_file(&s, &key, path);
+		damage(path, 9 * (off_t)MIB + 9, false);
+	}
+	blob = get(&s, &key);
+	assert_int_equal(blocks_look(blob, 9 * MIB, MIB, &seen), -EAGAIN);
+	blocks_put(blob);
+	store_close(&s);
+	free(data);
+}
+
 /* The disk does not give back a page of the map: that is no end of the process, nor a wrong byte. */
 static void test_lost_map(void **state)
 {
@@ -921,6 +962,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_kill, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lend, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_look, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lost_map, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_disk, setup, teardown),
 	};
