@@ -67,7 +67,9 @@ int tree_head_known(struct tree *t, const struct repo_id *id, const char *rev,
                     struct tree_head *ret) MUST_USE;
 /* Makes the next tree_head ask. */
 void tree_forget_head(struct tree *t, const struct repo_id *id, const char *rev);
-/* We made this commit: it is the head from now on. */
+/* Makes the next tree_repo ask, for one that was not there. */
+void tree_forget_repo(struct tree *t, const struct repo_id *id);
+/* We made this commit, or a branch at it: it is the head from now on. */
 void tree_adopt(struct tree *t, const struct repo_id *id, const char *rev, const char *commit,
                 int64_t date_s);
 

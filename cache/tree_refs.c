@@ -101,6 +101,19 @@ int tree_repo(struct tree *t, const struct repo_id *id, bool wait, struct tree_r
 	return 0;
 }
 
+void tree_forget_repo(struct tree *t, const struct repo_id *id)
+{
+	AUTO_FREE char *key = tree_key("repo", id, NULL);
+	struct item *it;
+
+	if (!key)
+		return;
+	LOCKED(&t->lock);
+	it = tree_find_locked(t, key);
+	if (it)
+		it->a.checked_ms = it->failed_ms = 0;
+}
+
 /* -- refs -- */
 
 struct ref_in {

@@ -339,6 +339,8 @@ void ops_dispatch(struct call *c)
 static int satisfy(struct ops *o, struct call *c)
 {
 	int r = view_satisfy(ops_view(o), &c->need);
+	if (r == 0 && (c->need.what == VIEW_NEED_MAKE_REPO || c->need.what == VIEW_NEED_MAKE_BRANCH))
+		c->made = true;
 	bool gone = r == -ENOENT || r == -ENOTDIR;
 	return gone && c->need.what == VIEW_NEED_LIST && c->rounds < 3 ? 0 : r;
 }

@@ -138,6 +138,10 @@ static int run_make(struct call *c, struct view_need *need)
 		return -ESTALE;
 	if (!S_ISDIR(c->mode) && !S_ISREG(c->mode))
 		return -EPERM; /* devices, sockets and pipes cannot be published */
+	if (c->made) { /* a repository or a branch: it is there by now */
+		int found = view_lookup(dir.view, dir.inode, c->name, &inode, need);
+		return found < 0 ? found : reply_entry(c, dir.inode, inode);
+	}
 	int r = S_ISDIR(c->mode) ? view_mkdir(dir.view, dir.inode, c->name, c->mode, &inode, need)
 	                         : view_create(dir.view, dir.inode, c->name, c->mode, false, &inode, need);
 	if (r < 0)

@@ -31,6 +31,7 @@ struct call {
 	/* fsync: the commit that it waits for */
 	struct rev *held;      /* view_hold was called */
 	bool waited;
+	bool made;             /* what its mkdir makes was made */
 	int wait_err;
 	_Atomic uint64_t wait_id;
 

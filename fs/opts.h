@@ -11,6 +11,8 @@
 
 enum opts_commit { OPTS_COMMIT_CLOSE, OPTS_COMMIT_SYNC, OPTS_COMMIT_FSYNC, OPTS_COMMIT_MANUAL };
 enum opts_on_conflict { OPTS_CONFLICT_KEEP, OPTS_CONFLICT_PR, OPTS_CONFLICT_OURS }; /* as commit_on_conflict */
+enum opts_create { OPTS_CREATE_PRIVATE, OPTS_CREATE_PUBLIC, OPTS_CREATE_NO };
+enum opts_sdk { OPTS_SDK_STATIC, OPTS_SDK_GRADIO, OPTS_SDK_DOCKER, OPTS_SDK_STREAMLIT };
 enum opts_fsync { OPTS_FSYNC_PUBLISH, OPTS_FSYNC_STAGE };
 
 struct opts {
@@ -30,6 +32,8 @@ struct opts {
 	int64_t commit_interval_ms; /* instead of the quiet period; 0: none */
 	int64_t open_wait_ms;      /* how long a writer holds a quiet commit back: 60 s */
 	enum opts_on_conflict on_conflict;
+	enum opts_create create;   /* what mkdir of user/new makes */
+	enum opts_sdk space_sdk;   /* of a space */
 	bool pr; /* commits to main become a pull request */
 	enum opts_fsync fsync;
 	int64_t fsync_timeout_ms;  /* without progress: 120 s */

@@ -63,6 +63,8 @@ struct view_need {
 		VIEW_NEED_REPO,   /* does repo exist, under which name */
 		VIEW_NEED_NS,     /* does the namespace repo.ns exist */
 		VIEW_NEED_ACCESS, /* may the token write to repo */
+		VIEW_NEED_MAKE_REPO,   /* repo is to be made */
+		VIEW_NEED_MAKE_BRANCH, /* a branch of repo is to be made */
 		VIEW_NEED_BLOCKS, /* bytes of a source */
 		VIEW_NEED_PUBLISH, /* an fsync's commit */
 		VIEW_NEED_CLOSED, /* the commit that a close waits for */

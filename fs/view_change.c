@@ -147,6 +147,8 @@ int view_create(struct view *v, struct inode *dir, const char *name, mode_t mode
 int view_mkdir(struct view *v, struct inode *dir, const char *name, mode_t mode, struct inode **ret,
                struct view_need *need)
 {
+	if (!dir->rev)
+		return view_make_upper(v, dir, name, need);
 	return make(v, dir, name, mode, stage_mkdir, ret, need);
 }
 

@@ -94,6 +94,13 @@ void view_check_snode(struct rev *rev, struct inode *inode);
 int view_source_for(struct view *v, struct rev *rev, struct inode *inode, const struct blob_key *key, const char *commit,
                     const char *path, struct source **ret) MUST_USE;
 
+/* -- view_make.c: folders that are repositories and branches -- */
+
+/* mkdir above the revisions: -EAGAIN with what is to be made. */
+int view_make_upper(struct view *v, struct inode *dir, const char *name, struct view_need *need) MUST_USE;
+/* Makes it (blocks). */
+int view_make(struct view *v, const struct view_need *need) MUST_USE;
+
 /* -- revisions as folders -- */
 
 /* "refs/pr/" for the folder refs/pr below a REVS; "" for that itself. Caller frees; NULL: no memory. */

@@ -117,6 +117,9 @@ int view_satisfy(struct view *v, const struct view_need *need)
 		return r < 0 ? r : note_namespace(v, need->text, r == 1);
 	case VIEW_NEED_ACCESS:
 		return ask_access(v, &need->repo);
+	case VIEW_NEED_MAKE_REPO:
+	case VIEW_NEED_MAKE_BRANCH:
+		return view_make(v, need);
 	case VIEW_NEED_NONE:
 	case VIEW_NEED_BLOCKS:
 	case VIEW_NEED_PUBLISH:
