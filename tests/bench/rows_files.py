@@ -3,7 +3,6 @@
 import io
 import json
 import struct
-import subprocess
 
 from rows import Outcome, faster, row, times
 from rows_read import READ, cold_read
@@ -119,7 +118,7 @@ def safetensors(seed, size):
     return struct.pack("<Q", len(header)) + header.encode() + bytes([seed]) * (200 * each)
 
 
-@row("headers", "headers of 50 safetensors files: MiB on the wire a file", goal=1, at_most=True)
+@row("headers", "headers of 50 safetensors files: MiB on the wire a file", goal=1, at_most=True, counted=True)
 def headers(world):
     repo = world.box.repo()
     repo.push({f"model-{number:05d}.safetensors": safetensors(number, 8 * MIB) for number in range(50)})
@@ -137,8 +136,8 @@ def headers(world):
     return Outcome(max(runs["hugfs"]), runs)
 
 
-@row("dataloaders", "64 dataloader workers, cold, every 128 KiB record once in random order: bytes on the wire, of the "
-     "file's size", goal=1.1, at_most=True)
+@row("dataloaders", "64 dataloader workers, cold, every 128 KiB record once in random order: bytes on the wire, "
+     "of the file's size", goal=1.1, at_most=True, counted=True)
 def dataloaders(world):
     repo, path = world.large_file(256 * MIB)
     wire, seconds = [], []
@@ -153,8 +152,8 @@ def dataloaders(world):
                    f"{min(seconds):.2f} s; in order, by one reader {straight:.2f} s")
 
 
-@row("slow-data", "every data connection stalled, 64 readers waiting: p99 of ls, stat and cached reads, against the same "
-     "unstalled", goal=3, at_most=True)
+@row("slow-data", "every data connection stalled, 64 readers waiting: p99 of ls, stat and cached reads, against the "
+     "same unstalled", goal=3, at_most=True)
 def slow_data(world):
     repo, path = world.large_file(256 * MIB)
     count, runs = 200, {"stalled": [], "flowing": []}
@@ -166,8 +165,7 @@ def slow_data(world):
             world.reader("seq", mount.path(path), READ)
             if stalled:
                 world.hub.fault(origin="data", method="GET", stall=True, times=-1)
-            readers = world.box.account.popen([world.program("reader"), "random", mount.path("huge.bin"), "256", "64",
-                                               "4096", "5"], stdout=subprocess.DEVNULL, env=world.box.env(), cwd=world.box.dir)
+            readers = world.start_reader("random", mount.path("huge.bin"), 256, 64, 4096, 5)
             runs[name].append(world.script(PROBE, mount.path(folders), count, mount.path(path), inside=True))
             if stalled:
                 assert readers.poll() is None, "the stalled readers ended"
@@ -176,7 +174,7 @@ def slow_data(world):
     return Outcome(min(runs["stalled"]) / min(runs["flowing"]), runs, times(runs))
 
 
-@row("requests-random", "10,000 random reads of a cold file: resolves", goal=2, at_most=True)
+@row("requests-random", "10,000 random reads of a cold file: resolves", goal=2, at_most=True, counted=True)
 def requests_random(world):
     repo, path = world.large_file(256 * MIB)
     found = []
@@ -189,7 +187,8 @@ def requests_random(world):
     return Outcome(max(found), {"hugfs": found})
 
 
-@row("requests-again", "second pass of 10,000 random reads, and a second mount's: requests for bytes", goal=0, at_most=True)
+@row("requests-again", "second pass of 10,000 random reads, and a second mount's: requests for bytes", goal=0,
+     at_most=True, counted=True)
 def requests_again(world):
     repo, path = world.large_file(256 * MIB)
     cache, found = world.new_cache(), []
@@ -205,7 +204,8 @@ def requests_again(world):
     return Outcome(max(found), {"hugfs": found})
 
 
-@row("two-mounts", "two mounts read the same cold file at once: bytes on the wire, of its size", goal=1.02, at_most=True)
+@row("two-mounts", "two mounts read the same cold file at once: bytes on the wire, of its size", goal=1.02,
+     at_most=True, counted=True)
 def two_mounts(world):
     repo, path = world.large_file(256 * MIB)
     found = []
@@ -213,8 +213,7 @@ def two_mounts(world):
         cache = world.new_cache()
         with world.mount(repo, cache=cache) as one, world.mount(repo, cache=cache) as other:
             since = world.hub.last_seq()
-            readers = [world.account.popen([world.program("reader"), "seq", mount.path(path), str(READ)],
-                                           stdout=subprocess.DEVNULL, env=world.box.env(), cwd=world.box.dir) for mount in (one, other)]
+            readers = [world.start_reader("seq", mount.path(path), READ) for mount in (one, other)]
             assert [reader.wait(120) for reader in readers] == [0, 0]
             found.append(sum(request["sent"] for request in world.seen(since, origin="data")) / (256 * MIB))
     return Outcome(max(found), {"hugfs": found})

@@ -77,7 +77,8 @@ def warm_sequential(world):
     return Outcome(faster(runs, "ext4"), runs, rates(runs, world.settings.size))
 
 
-@row("warm-cpu", "warm sequential read from the cache: daemon CPU per GiB, against the floor server", goal=1.15, at_most=True)
+@row("warm-cpu", "warm sequential read from the cache: daemon CPU per GiB, against the floor server", goal=1.15,
+     at_most=True)
 def warm_cpu(world):
     with warm(world) as (mount, path), world.floor(like=mount) as floor:
         def side(process, target):
@@ -140,7 +141,7 @@ def first_byte(world):
     return Outcome(min(runs["hugfs"]) / trips, runs, times(runs) + f"; 3 round trips are {trips * 1000:.0f} ms")
 
 
-@row("first-byte-wire", "first 4 KiB of a cold 10 GB file: MiB on the wire", goal=1, at_most=True)
+@row("first-byte-wire", "first 4 KiB of a cold 10 GB file: MiB on the wire", goal=1, at_most=True, counted=True)
 def first_byte_wire(world):
     repo = world.box.repo()
     world.hub.lfs_sparse(repo.id, "huge.bin", 10**10)
@@ -175,7 +176,7 @@ def random_cold_readers(world):
 
 
 def random_warm(readers, shared=False):
-    """The row of so many readers: second pass of random 4 KiB reads, page cache dropped before."""
+    """The row of so many readers: second pass of random 4 KiB reads, in seconds a read."""
     name = f"random-warm-{readers}" + ("-shared" if shared else "")
     what = f"second pass of random 4 KiB reads, {readers} " + ("threads on one descriptor" if shared else
                                                                "reader" + "s" * (readers > 1))
@@ -190,16 +191,16 @@ def random_warm(readers, shared=False):
             def ours():
                 world.drop(path, cache=mount.cache)
                 world.reader("random", path, *words)
-                return world.reader("random", path, *words)["seconds"]
+                return world.reader("random", path, *words)["seconds"] / count
 
             def theirs():
                 world.drop(disk)
                 world.reader("random", disk, *words)
-                return world.reader("random", disk, *words)["seconds"]
+                return world.reader("random", disk, *words)["seconds"] / count
 
             runs = world.alternate(hugfs=ours, ext4=theirs)
             asked = len(world.seen(since))
-        return Outcome(faster(runs, "ext4"), runs, times(runs, 1e6 / count, "us a read") + f"; {asked} requests")
+        return Outcome(faster(runs, "ext4"), runs, times(runs, 1e6, "us a read") + f"; {asked} requests")
     return measure
 
 
@@ -245,7 +246,7 @@ for _threads in (1, 8):
 
 
 @row("memory", "peak of anonymous memory in a cold read by 32 readers, against the cap of 256 MiB + 64 MiB", goal=1,
-     at_most=True)
+     at_most=True, counted=True)
 def memory(world):
     repo, path = world.large_file()
 
@@ -265,7 +266,7 @@ def cold_cpu(world):
     return Outcome(min(runs["hugfs"]), runs, times(runs, 1, "s/GiB"))
 
 
-@row("requests", "cold sequential read: resolves of the Hub", goal=1, at_most=True)
+@row("requests", "cold sequential read: resolves of the Hub", goal=1, at_most=True, counted=True)
 def requests(world):
     found = {"resolves": [], "ranges": [], "on the wire": []}
     for _ in range(2):

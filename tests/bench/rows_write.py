@@ -48,7 +48,8 @@ def copy_in(world):
 @row("cp-in-floor", "`cp` into the mount until close, against a FUSE server that only does pwrite", goal=0.9)
 def copy_in_floor(world):
     source, repo = world.disk_file(), world.box.repo()
-    runs = world.alternate(hugfs=lambda: copy_to_mount(world, repo, source), floor=lambda: copy_to_floor(world, source))
+    runs = world.alternate(hugfs=lambda: copy_to_mount(world, repo, source),
+                           floor=lambda: copy_to_floor(world, source))
     return Outcome(faster(runs, "floor"), runs, rates(runs, world.settings.size))
 
 
@@ -73,7 +74,8 @@ def publish(world, repo, size, calls):
         since, began = world.hub.last_seq(), time.monotonic()
         world.box.hugfs("commit", mount.path(), timeout=300)
         spent = time.monotonic() - began
-        calls.append([request["path"].rpartition("/")[2] for request in world.seen(since) if request["method"] != "GET"])
+        calls.append([request["path"].rpartition("/")[2] for request in world.seen(since)
+                      if request["method"] != "GET"])
     os.unlink(path)
     return spent
 
@@ -105,7 +107,8 @@ def send(world, repo, size):
     return spent
 
 
-@row("publish", "publication of one large file, against curl sending the same parts in parallel: time", goal=1.1, at_most=True)
+@row("publish", "publication of one large file, against curl sending the same parts in parallel: time", goal=1.1,
+     at_most=True)
 def publication(world):
     size, repo, calls = (64 if world.settings.quick else 512) * MIB, world.box.repo(), []
     runs = world.alternate(hugfs=lambda: publish(world, repo, size, calls), curl=lambda: send(world, repo, size))

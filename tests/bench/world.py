@@ -44,11 +44,15 @@ class Settings:
         self.rate = 12_500_000
 
 
+def run_quietly(*words):
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
 def build():
     """Build the release binary and the two helpers; the path of the binary."""
     if not os.path.exists(os.path.join(BUILD, "build.ninja")):
-        subprocess.run(["meson", "setup", BUILD, SOURCE, "--buildtype=release"], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["meson", "compile", "-C", BUILD, "hugfs"], check=True, stdout=subprocess.DEVNULL)
+        run_quietly("meson", "setup", BUILD, SOURCE, "--buildtype=release")
+    run_quietly("meson", "compile", "-C", BUILD, "hugfs")
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3"], check=True, capture_output=True, text=True)
     for name in ("reader", "floor"):
         source, target = os.path.join(HERE, name + ".c"), os.path.join(BUILD, name)
@@ -127,7 +131,8 @@ class World:
     # Repositories and files
 
     def shape(self, on=True, capped=True):
-        """Make the line long and (`capped`) narrow, or undo that while a row prepares itself; nothing on the bare link."""
+        """Make the line long and (`capped`) narrow, or undo that while a row prepares itself. The bare link has no
+        shape."""
         if self.settings.link == "shaped":
             self.hub.config(data_rate=self.settings.rate if on and capped else 0,
                             round_trip_ms=round(self.settings.rtt_s * 1000) if on else 0)
@@ -204,6 +209,11 @@ class World:
         """Run reader.c as the account; what it measured."""
         out = self.box.run([self.program("reader"), *map(str, words)], timeout=timeout).out
         return json.loads(out) if out else None
+
+    def start_reader(self, *words):
+        """The same without waiting for its end: the process."""
+        return self.account.popen([self.program("reader"), *map(str, words)], stdout=subprocess.DEVNULL,
+                                  env=self.box.env(), cwd=self.box.dir)
 
     def drop(self, *paths, cache=None):
         """Take files out of the page cache, and with `cache` the files of that cache folder."""

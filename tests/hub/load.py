@@ -2,8 +2,8 @@
 
 Each client is a thread with connections of its own. It commits to a folder of its own on several branches of several
 repositories, uploads LFS files, opens pull requests, tags, lists and reads, and compares every answer with
-what it knows: its own acknowledged commits must be seen at once, with the ids that git would give. At the end git itself
-is asked: every acknowledged commit is in the history of its branch exactly once and nothing else is, every branch
+what it knows: its own acknowledged commits must be seen at once, with the ids that git would give. At the end git is
+asked: every acknowledged commit is in the history of its branch exactly once and nothing else is, every branch
 holds exactly the files that were acknowledged, the API lists what `git ls-tree` lists, and `git fsck` is content.
 """
 
@@ -159,10 +159,12 @@ class Client:
         gone = [path for path in known if path not in changes and self.random.random() < 0.1]
         changes.update(dict.fromkeys(gone))
         for _ in range(TRIES):
-            parent = self.hub.head(place.id, place.branch, place.type, self.token) if self.random.random() < 0.3 else None
+            parent = None
+            if self.random.random() < 0.3:
+                parent = self.hub.head(place.id, place.branch, place.type, self.token)
             try:
-                commit = self.timed("commit", self.hub.commit, place.id, changes, place.branch, place.type, self.token,
-                                    f"Commit {next(self.names)} of {self.folder}", parent=parent)
+                commit = self.timed("commit", self.hub.commit, place.id, changes, place.branch, place.type,
+                                    self.token, f"Commit {next(self.names)} of {self.folder}", parent=parent)
                 break
             except HubError as error:
                 check(error.status in MOVED, "a commit was refused:", error)

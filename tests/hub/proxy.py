@@ -57,7 +57,8 @@ class Proxy:
                     sock.sendall(_answer(405, "Method Not Allowed"))
                 elif self.wanted and headers.get("proxy-authorization") != self.wanted:
                     self._record(target, 407)
-                    sock.sendall(_answer(407, "Proxy Authentication Required", 'Proxy-Authenticate: Basic realm="test"'))
+                    challenge = 'Proxy-Authenticate: Basic realm="test"'
+                    sock.sendall(_answer(407, "Proxy Authentication Required", challenge))
                 else:
                     self._tunnel(sock, target)
             except OSError:

@@ -50,8 +50,9 @@ def nginx(root):
         with open(conf, "w", encoding="utf-8") as file:
             file.write(NGINX_CONF.format(dir=folder, root=root, port=port, workers=os.cpu_count(),
                                          user="user root;" if os.getuid() == 0 else ""))
-        process = subprocess.Popen([nginx_program(), "-e", folder + "/error.log", "-c", conf, "-p", folder], stdin=subprocess.DEVNULL,
-                                   env={**os.environ, "NGINX": f"{listener.fileno()};"}, pass_fds=[listener.fileno()])
+        words = [nginx_program(), "-e", folder + "/error.log", "-c", conf, "-p", folder]
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[listener.fileno()],
+                                   env={**os.environ, "NGINX": f"{listener.fileno()};"})
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -63,7 +64,7 @@ def fetch(url, size, parts):
     """Bytes a second of `parts` curls at once, each with its share of the file."""
     bounds = [size * number // parts for number in range(parts + 1)]
     began = time.monotonic()
-    curls = [subprocess.Popen(["curl", "-sSf", "-o", os.devnull, "-r", f"{first}-{after - 1}", url])
+    curls = [subprocess.Popen(["curl", "-sSf", "--max-time", "60", "-o", os.devnull, "-r", f"{first}-{after - 1}", url])
              for first, after in zip(bounds, bounds[1:])]
     if any([curl.wait() for curl in curls]):
         raise RuntimeError("a curl failed")
@@ -82,7 +83,7 @@ def data_rates(hub, size):
     found = []
     with nginx(os.path.dirname(stored)) as base:
         for parts in (1, 4):
-            turns = []
+            turns, theirs, ours = [], 0, 0
             while len(turns) < 6 or (ours < DATA_GOAL * theirs and len(turns) < 16):
                 turns.append((fetch(f"{base}/{os.path.basename(stored)}", size, parts), fetch(url, size, parts)))
                 theirs, ours = map(max, zip(*turns[1:] or turns))
