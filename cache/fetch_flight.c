@@ -108,7 +108,8 @@ static bool probe_hfcache(struct source *s)
 				continue;
 			p->probed = true;
 		}
-		r = hfcache_open(f->hfcache, &p->p.id, &s->key, &fd);
+		r = hfcache_open(f->hfcache, &(struct hfcache_place){&p->p.id, p->p.commit, p->p.path}, &s->key,
+		                 &fd);
 		if (r == 0) {
 			int none = -1;
 

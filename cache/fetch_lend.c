@@ -31,16 +31,17 @@ static int lend_hfcache(struct source *s, int *ret_fd)
 	int fd = atomic_load(&s->alt_fd);
 
 	for (unsigned i = 0; fd < 0 && i < PLACES_MAX; i++) {
-		struct repo_id id;
+		const struct hub_place *p;
 		int none = -1, found = -1;
 
 		{
 			LOCKED(&f->lock);
 			if (i >= s->n_places)
 				break;
-			id = s->places[i]->p.id;
+			p = &s->places[i]->p; /* it stays as long as the source */
 		}
-		if (hfcache_open_checked(f->hfcache, &id, &s->key, &found) < 0)
+		if (hfcache_open_checked(f->hfcache, &(struct hfcache_place){&p->id, p->commit, p->path}, &s->key,
+		                         &found) < 0)
 			continue;
 		if (atomic_compare_exchange_strong(&s->alt_fd, &none, found)) {
 			fd = found;

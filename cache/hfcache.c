@@ -219,30 +219,42 @@ static int check(struct hfcache *c, int fd, struct memo *m)
 
 /* -- opening -- */
 
-static int open_blob(struct hfcache *c, const struct repo_id *id, const struct blob_key *key, struct memo *ret)
+/* *ret_path, which the caller frees, is for messages. */
+static int open_blob(struct hfcache *c, const struct hfcache_place *place, const struct blob_key *key, struct memo *ret,
+                     char **ret_path)
 {
+	AUTO_FREE char *repo = util_printf("%s/%s--%s--%s", c->dir, repo_type_api(place->id->type), place->id->ns,
+	                                   place->id->name);
 	AUTO_FREE char *path = NULL;
 	char hex[HASH_MAX_HEX];
 	struct stat st;
 	int fd;
 
 	hash_key_hex(key, hex);
-	path = util_printf("%s/%s--%s--%s/blobs/%s", c->dir, repo_type_api(id->type), id->ns, id->name, hex);
+	path = repo ? util_printf("%s/blobs/%s", repo, hex) : NULL;
 	if (!path)
 		return -ENOMEM;
 	fd = open_inside(c, path, key->size, &st);
-	if (fd >= 0)
-		memo_of(&st, key, ret);
+	if (fd == -ENOENT) {
+		free(path);
+		path = util_printf("%s/snapshots/%s/%s", repo, place->commit, place->path);
+		fd = path ? open_inside(c, path, key->size, &st) : -ENOMEM;
+	}
+	if (fd < 0)
+		return fd;
+	memo_of(&st, key, ret);
+	*ret_path = STEAL(path);
 	return fd;
 }
 
-int hfcache_open(struct hfcache *c, const struct repo_id *id, const struct blob_key *key, int *ret_fd)
+int hfcache_open(struct hfcache *c, const struct hfcache_place *place, const struct blob_key *key, int *ret_fd)
 {
+	AUTO_FREE char *path = NULL;
 	AUTO_CLOSE int fd = -1;
 	struct memo m;
 	int r;
 
-	fd = open_blob(c, id, key, &m);
+	fd = open_blob(c, place, key, &m, &path);
 	if (fd < 0)
 		return fd;
 	r = recall(c, &m);
@@ -251,13 +263,8 @@ int hfcache_open(struct hfcache *c, const struct repo_id *id, const struct blob_
 		if (r < 0)
 			return r;
 		r = m.good;
-		if (!m.good) {
-			char hex[HASH_MAX_HEX];
-
-			hash_key_hex(key, hex);
-			log_warn("%s/%s--%s--%s/blobs/%s does not hold the bytes that its name says: it is not used",
-			         c->dir, repo_type_api(id->type), id->ns, id->name, hex);
-		}
+		if (!m.good)
+			log_warn("%s does not hold the bytes that its name says: it is not used", path);
 	}
 	if (!r)
 		return -ENOENT;
@@ -265,12 +272,13 @@ int hfcache_open(struct hfcache *c, const struct repo_id *id, const struct blob_
 	return 0;
 }
 
-int hfcache_open_checked(struct hfcache *c, const struct repo_id *id, const struct blob_key *key, int *ret_fd)
+int hfcache_open_checked(struct hfcache *c, const struct hfcache_place *place, const struct blob_key *key, int *ret_fd)
 {
+	AUTO_FREE char *path = NULL;
 	AUTO_CLOSE int fd = -1;
 	struct memo m;
 
-	fd = open_blob(c, id, key, &m);
+	fd = open_blob(c, place, key, &m, &path);
 	if (fd < 0)
 		return fd;
 	if (recall(c, &m) != 1)

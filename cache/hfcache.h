@@ -20,13 +20,20 @@ struct hfcache_notes {
 void hfcache_set_notes(struct hfcache *c, const struct hfcache_notes *notes);
 /* A check under way ends with -ECANCELED, and so does every later one. */
 void hfcache_stop(struct hfcache *c);
-/* A descriptor of the complete blob `key` of repository `id`, whose hash was checked once (remembered by
+/* Where a file stands on the Hub. Borrowed. */
+struct hfcache_place {
+	const struct repo_id *id;
+	const char *commit; /* 40 hex */
+	const char *path;
+};
+/* A descriptor of the complete blob `key` of this place, in blobs/ or, where that client makes no symlinks, in
+ * snapshots/COMMIT/PATH; its hash was checked once (remembered by
  * device, inode, size, mtime, ctime). -ENOENT: not there, not complete, not readable or not those bytes.
  * Reads the whole file at the first use: worker threads only. Caller closes the descriptor. */
-int hfcache_open(struct hfcache *c, const struct repo_id *id, const struct blob_key *key,
+int hfcache_open(struct hfcache *c, const struct hfcache_place *place, const struct blob_key *key,
                  int *ret_fd) MUST_USE;
 /* The same for a file that was checked before; -EAGAIN: it was not, or changed since. Any thread: reads nothing of it. */
-int hfcache_open_checked(struct hfcache *c, const struct repo_id *id, const struct blob_key *key,
+int hfcache_open_checked(struct hfcache *c, const struct hfcache_place *place, const struct blob_key *key,
                          int *ret_fd) MUST_USE;
 /* Is the file behind `fd` still the one that was checked to be `key`? */
 bool hfcache_is_checked(struct hfcache *c, const struct blob_key *key, int fd);

@@ -128,6 +128,23 @@ def test_one_copy_for_all_revisions_and_repositories(mount, box, hub):
     assert data_bytes(hub, seq) == 0
 
 
+def test_the_official_cache_without_symlinks(mount, box, hub):
+    """As on a file system that has none: the content lies in snapshots/COMMIT/PATH."""
+    content = noise(3 * MIB, seed=31)
+    repo = box.repo({"dir/w.bin": content, "small.txt": b"small\n"})
+    cache = os.path.join(box.dir, "home", "hf", "hub")
+    folder = harness.snapshot_download(hub, repo, cache_dir=cache)
+    for name in ("dir/w.bin", "small.txt"):
+        path = os.path.join(folder, name)
+        os.rename(os.path.realpath(path), path)
+    subprocess.run(["chown", "-R", f"{box.account.uid}:{box.account.gid}", os.path.join(box.dir, "home", "hf")], check=True)
+    m = mount(repo.uri)
+    seq = hub.last_seq()
+    assert read_digest(m, "main/dir/w.bin") == digest(content)
+    assert m.read("main/small.txt") == b"small\n"
+    assert data_bytes(hub, seq) == 0
+
+
 def test_an_index_that_is_damaged_while_unmounted(mount, box):
     content = noise(3 * MIB)
     m = mount(box.repo({"w.bin": content}).uri)
@@ -228,7 +245,8 @@ def test_a_disk_that_fails_under_way(root_box, how):
             device = os.path.basename(subprocess.check_output(["findmnt", "-n", "-o", "SOURCE", folder], text=True).strip())
             with open(f"/sys/fs/ext4/{device}/trigger_fs_error", "w", encoding="ascii") as file:
                 file.write("test")
-        root_box.expect("Input/output error|Read-only|disk I/O|readonly|failed|damaged|No space|nothing more is stored")
+        root_box.expect("Input/output error|Read-only|disk I/O|readonly|failed|damaged|No space|nothing more is stored|"
+                        "cannot be read")
         for _ in range(2):
             assert read_digest(m, "main/w.bin") == digest(content)
             assert read_digest(m, "main/v.bin") == digest(content[::-1])

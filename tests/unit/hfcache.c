@@ -15,6 +15,7 @@
 
 static char dir[256], root[300];
 static const struct repo_id repo = {.type = REPO_DATASET, .ns = "user", .name = "set"};
+static const struct hfcache_place place = {&repo, "0123456789abcdef0123456789abcdef01234567", "dir/file.bin"};
 static struct blob_key key;
 static struct hfcache *hf;
 
@@ -78,7 +79,7 @@ static void assert_found(void)
 	char text[8] = "";
 	int fd = -1;
 
-	assert_int_equal(hfcache_open(hf, &repo, &key, &fd), 0);
+	assert_int_equal(hfcache_open(hf, &place, &key, &fd), 0);
 	assert_int_equal(pread(fd, text, 7, 0), 7);
 	assert_string_equal(text, "content");
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
@@ -90,7 +91,7 @@ static void assert_missing(void)
 {
 	int fd = -1;
 
-	assert_int_equal(hfcache_open(hf, &repo, &key, &fd), -ENOENT);
+	assert_int_equal(hfcache_open(hf, &place, &key, &fd), -ENOENT);
 	assert_int_equal(fd, -1);
 }
 
@@ -198,15 +199,15 @@ static void test_notes(void **state)
 	note_key[0] = '\0';
 	hfcache_set_notes(hf, &notes);
 	put(blob_path(), "content");
-	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), -EAGAIN);
+	assert_int_equal(hfcache_open_checked(hf, &place, &key, &fd), -EAGAIN);
 	assert_found();
 	assert_true(note_key[0]);
 	hfcache_free(hf);
 
 	assert_int_equal(hfcache_new(root, &hf), 0);
-	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), -EAGAIN);
+	assert_int_equal(hfcache_open_checked(hf, &place, &key, &fd), -EAGAIN);
 	hfcache_set_notes(hf, &notes);
-	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), 0);
+	assert_int_equal(hfcache_open_checked(hf, &place, &key, &fd), 0);
 	assert_true(hfcache_is_checked(hf, &key, fd));
 	/* The same bytes written again: ctime tells, whatever the other times say. */
 	put(blob_path(), "content");
@@ -215,10 +216,23 @@ static void test_notes(void **state)
 	assert_false(hfcache_is_checked(hf, &key, fd));
 	close(fd);
 	fd = -1;
-	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), -EAGAIN);
+	assert_int_equal(hfcache_open_checked(hf, &place, &key, &fd), -EAGAIN);
 	assert_found();
-	assert_int_equal(hfcache_open_checked(hf, &repo, &key, &fd), 0);
+	assert_int_equal(hfcache_open_checked(hf, &place, &key, &fd), 0);
 	close(fd);
+}
+
+/* Where the client makes no symlinks, the content lies in the snapshot; only that of the wanted commit counts. */
+static void test_no_symlinks(void **state)
+{
+	put("datasets--user--set/snapshots/ffffffffffffffffffffffffffffffffffffffff/dir/file.bin", "content");
+	assert_missing();
+	put("datasets--user--set/snapshots/0123456789abcdef0123456789abcdef01234567/dir/file.bin", "CONTENT");
+	assert_missing();
+	put("datasets--user--set/snapshots/0123456789abcdef0123456789abcdef01234567/dir/file.bin", "content");
+	assert_found();
+	put(blob_path(), "content");
+	assert_found();
 }
 
 static void test_stop(void **state)
@@ -227,7 +241,7 @@ static void test_stop(void **state)
 
 	put(blob_path(), "content");
 	hfcache_stop(hf);
-	assert_int_equal(hfcache_open(hf, &repo, &key, &fd), -ECANCELED);
+	assert_int_equal(hfcache_open(hf, &place, &key, &fd), -ECANCELED);
 }
 
 int main(void)
@@ -240,6 +254,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_link_outside, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_a_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_notes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_symlinks, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
 	};
 
