@@ -11,6 +11,7 @@ matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "hugfs", "fo
 import matplotlib.pyplot as plt  # noqa: E402  (the settings come first)
 
 COLOURS = {"hugfs": "#2a6fb0", "met": "#3a923a", "missed": "#c0503a", "other": "#9a9a9a"}
+BEST = 20  # where the bars end
 RATES = {  # row: (title, bytes read in a run are those of the large file)
     "cold-seq": "cold, loopback", "cold-clients": "cold, loopback", "warm-seq": "warm, page cache dropped",
     "reread": "page cache", "cold-shaped": "cold, 40 ms and 12.5 MB/s a connection", "cp-in": "cp into the mount",
@@ -53,7 +54,7 @@ def markdown(results):
 def draw(results, size, folder):
     """All plots that these results allow, as SVG files in a folder."""
     os.makedirs(folder, exist_ok=True)
-    with_goals = [result for result in results if result["goal"] and result["ratio"]]
+    with_goals = [result for result in results if result["goal"] and result["ratio"] is not None]
     draw_goals(with_goals, os.path.join(folder, "goals.svg"))
     draw_rates(by_row(results), size, os.path.join(folder, "rates.svg"))
     draw_random(by_row(results), os.path.join(folder, "random.svg"))
@@ -70,8 +71,10 @@ def draw_goals(results, path):
         return
     figure, axes = plt.subplots(figsize=(6.5, 0.4 + 0.16 * len(results)), layout="constrained")
     for place, result in enumerate(reversed(results)):
-        score = result["goal"] / result["ratio"] if result["at_most"] else result["ratio"] / result["goal"]
-        axes.barh(place, min(max(score, 0.05), 20) - 1, left=1, height=0.7,
+        score = result["ratio"] / result["goal"]
+        if result["at_most"]:
+            score = 1 / score if score else BEST
+        axes.barh(place, min(max(score, 0.05), BEST) - 1, left=1, height=0.7,
                   color=COLOURS["met" if result["met"] else "missed"])
     axes.set_yticks(range(len(results)), [label(result) for result in reversed(results)])
     axes.set_xscale("log")
@@ -117,8 +120,9 @@ def draw_random(rows, path):
     for account, style in (("root", "-"), ("user", "--")):
         points = [(readers, rows[f"random-warm-{readers}"][account]["runs"])
                   for readers in (1, 4, 8, 32) if account in rows.get(f"random-warm-{readers}", {})]
-        for name in ("hugfs", "ext4"):
-            places = [(readers, 1 / min(runs[name]) / 1000) for readers, runs in points if runs]
+        for name in ("hugfs", "ext4", "floor"):
+            places = [(readers, 1 / min(runs[name]) / 1000) for readers, runs in points
+                      if runs.get(name)]
             if places:
                 axes.plot(*zip(*places), style, marker="o", markersize=3, label=f"{name} ({account})",
                           color=COLOURS["hugfs" if name == "hugfs" else "other"])

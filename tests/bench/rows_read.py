@@ -61,7 +61,7 @@ def reread(world):
     return Outcome(faster(runs, "ext4"), runs, rates(runs, world.settings.size))
 
 
-@row("warm-seq", "warm sequential read, page cache dropped, against ext4", goal=0.95)
+@row("warm-seq", "warm sequential read, page cache dropped, against ext4", goal=0.95, accounts=("root",))
 def warm_sequential(world):
     disk = world.disk_file()
     with warm(world) as (mount, path):
@@ -75,6 +75,17 @@ def warm_sequential(world):
 
         runs = world.alternate(hugfs=ours, ext4=theirs)
     return Outcome(faster(runs, "ext4"), runs, rates(runs, world.settings.size))
+
+
+@row("warm-floor", "warm sequential read, page cache dropped, against the floor server", accounts=("user",))
+def warm_floor(world):
+    with warm(world) as (mount, path), world.floor(like=mount) as floor:
+        def side(target, cache=None):
+            world.drop(target, cache=cache)
+            return world.reader("seq", target, READ)["seconds"]
+
+        runs = world.alternate(hugfs=lambda: side(path, mount.cache), floor=lambda: side(floor.dir + "/data"))
+    return Outcome(faster(runs, "floor"), runs, rates(runs, world.settings.size))
 
 
 @row("warm-cpu", "warm sequential read from the cache: daemon CPU per GiB, against the floor server", goal=1.15,
@@ -175,32 +186,38 @@ def random_cold_readers(world):
     return Outcome(8 * min(runs["one"]) / min(runs["eight"]), runs, times(runs, 1000 / count, "ms a read and reader"))
 
 
+@contextlib.contextmanager
+def against(world, mount):
+    """What a warm file is held against: a file on the disk where the kernel may read the cache itself (root), else
+    a file of the floor server: (its name in the table, its path)."""
+    if world.account.is_root:
+        yield "ext4", world.disk_file()
+        return
+    with world.floor(like=mount) as floor:
+        yield "floor", floor.dir + "/data"
+
+
 def random_warm(readers, shared=False):
     """The row of so many readers: second pass of random 4 KiB reads, in seconds a read."""
     name = f"random-warm-{readers}" + ("-shared" if shared else "")
     what = f"second pass of random 4 KiB reads, {readers} " + ("threads on one descriptor" if shared else
                                                                "reader" + "s" * (readers > 1))
 
-    @row(name, what + ", against ext4", goal=0.8)
+    @row(name, what + ", against ext4 (root) or the floor server (user)", goal=0.8)
     def measure(world):
-        disk, count = world.disk_file(), 4000 if world.settings.quick else 10_000
+        count = 4000 if world.settings.quick else 10_000
         words = [count, readers, 4096, 11, *(["shared"] if shared else [])]
-        with warm(world) as (mount, path):
+
+        def side(target, cache=None):
+            world.drop(target, cache=cache)
+            world.reader("random", target, *words)
+            return world.reader("random", target, *words)["seconds"] / count
+
+        with warm(world) as (mount, path), against(world, mount) as (other, target):
             since = world.hub.last_seq()
-
-            def ours():
-                world.drop(path, cache=mount.cache)
-                world.reader("random", path, *words)
-                return world.reader("random", path, *words)["seconds"] / count
-
-            def theirs():
-                world.drop(disk)
-                world.reader("random", disk, *words)
-                return world.reader("random", disk, *words)["seconds"] / count
-
-            runs = world.alternate(hugfs=ours, ext4=theirs)
+            runs = world.alternate(**{"hugfs": lambda: side(path, mount.cache), other: lambda: side(target)})
             asked = len(world.seen(since))
-        return Outcome(faster(runs, "ext4"), runs, times(runs, 1e6, "us a read") + f"; {asked} requests")
+        return Outcome(faster(runs, other), runs, times(runs, 1e6, "us a read") + f"; {asked} requests")
     return measure
 
 
@@ -209,7 +226,8 @@ for _readers in (1, 4, 8, 32):
 random_warm(8, shared=True)
 
 
-@row("random-dropped", "random 4 KiB reads of a cached file, page cache dropped, 8 readers, against ext4", goal=0.8)
+@row("random-dropped", "random 4 KiB reads of a cached file, page cache dropped, 8 readers, against ext4", goal=0.8,
+     accounts=("root",))
 def random_dropped(world):
     disk, count = world.disk_file(), 1000 if world.settings.quick else 4000
     with warm(world) as (mount, path):
