@@ -101,6 +101,7 @@ struct blocks {
 	atomic_int_fast64_t full_until_ms; /* nothing could be evicted: not tried again before */
 
 	pthread_t writer, hasher;
+	bool writer_runs, hasher_runs; /* of blocks_new and blocks_free alone */
 	struct lock lock;
 	struct cond wake;   /* of the writer */
 	struct cond change; /* a blob is no longer loading; an eviction or a turn of hashing ended */
@@ -113,7 +114,7 @@ struct blocks {
 	unsigned n_dirty;
 	int64_t dirty_since_ms;
 	uint64_t rounds_begun, rounds_done; /* of the writer thread */
-	bool flush_wanted, evicting, stopping, writer_runs, hasher_runs, hash_stop;
+	bool flush_wanted, evicting, stopping, hash_stop;
 	struct blob *hash_queue, **hash_queue_end;
 	struct blocks_wrong *wrong;
 };

@@ -112,7 +112,7 @@ struct fetch {
 	struct source *bucket[BUCKETS];
 	struct queue lanes[LANES];
 	struct want *ready;
-	struct flight *flying[THREADS_MAX];
+	struct flight *flying[THREADS_MAX]; /* workers + spare of them */
 	unsigned running, running_demand;
 	uint64_t ahead_bytes;
 	uint64_t block_ms, block_dev_ms; /* what a block takes: mean and deviation, x 8 and x 4 (RFC 6298) */

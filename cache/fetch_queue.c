@@ -323,7 +323,7 @@ static struct flight *hedge_locked(struct fetch *f, int64_t now)
 {
 	if (f->hedges * HEDGE_SHARE > f->flights_begun + HEDGE_FREE * HEDGE_SHARE)
 		return NULL;
-	for (unsigned i = 0; i < f->n_threads; i++) {
+	for (unsigned i = 0; i < f->workers + f->spare; i++) {
 		struct flight *fl = f->flying[i], *h;
 
 		if (!fl || fl->rival || fl->hedge || now - fl->moved_ms < slow_ms(f) || !wanted_locked(fl))
@@ -390,7 +390,7 @@ static bool connection_locked(const struct fetch *f)
 {
 	unsigned busy = f->running;
 
-	for (unsigned i = 0; i < f->n_threads && busy >= f->workers; i++)
+	for (unsigned i = 0; i < f->workers + f->spare && busy >= f->workers; i++)
 		busy -= f->flying[i] && is_ending(f->flying[i]);
 	return busy < f->workers;
 }
@@ -421,7 +421,7 @@ static struct flight *pick_locked(struct fetch *f, int64_t *ret_ms)
 	f->running++;
 	f->running_demand += fl->lane == LANE_DEMAND;
 	f->flights_begun++;
-	for (unsigned i = 0; i < f->n_threads; i++) {
+	for (unsigned i = 0; i < f->workers + f->spare; i++) {
 		if (!f->flying[i]) {
 			f->flying[i] = fl;
 			break;
@@ -490,7 +490,7 @@ static bool land_locked(struct flight *fl, int r, struct want **list)
 	struct flight *rival = STEAL(fl->rival);
 	bool again;
 
-	for (unsigned i = 0; i < f->n_threads; i++)
+	for (unsigned i = 0; i < f->workers + f->spare; i++)
 		if (f->flying[i] == fl)
 			f->flying[i] = NULL;
 	f->running--;

@@ -137,7 +137,7 @@ static const struct spec specs[] = {
 	  "no request at all: what is cached is served"},
 	 KIND_SET, AT(offline), .env_elsewhere = true},
 	{{"inflight", 0, "SIZE", "HUGFS_INFLIGHT", "256M",
-	  "cap of the data in flight for the whole mount"},
+	  "cap of the memory that data in flight takes"},
 	 KIND_SIZE, AT(inflight), .min = 4 << 20, .max = 1ull << 40},
 	{{"workers", 0, "N", "HUGFS_WORKERS", "8",
 	  "data connections at once"},
