@@ -1,9 +1,9 @@
-"""Every kind of fault of the test Hub at every kind of call that hugfs makes: the right errno, or nothing seen.
+"""Every kind of fault of the test Hub at every kind of call that hugfs makes: the right errno, or nothing.
 
-A cell is one fault at one call: met once, and then on and on until it is cleared. Whatever it is, no wrong byte
-may be read, no file be lost, nothing be published twice, and all is well when the fault is gone. The cells of a
-fault run at once, each with a mount and a repository of its own; the table at the end has a line for each. ONCE
-and LASTING list the cells in which a program may see an error; over all others hugfs gets by itself.
+A cell is one fault at one call: met once, and then on and on until it is cleared. Whatever it is, no wrong
+byte may be read, no file be lost, nothing be published twice, and all is well when the fault is gone. The
+cells of a fault run at once, each with a mount and a repository of its own; the table at the end has a line
+for each. ONCE and LASTING list the cells in which a program may see an error; hugfs gets over all others.
 """
 
 import concurrent.futures
@@ -18,7 +18,7 @@ from faults import ACTIONS
 import harness
 
 MIB = 1 << 20
-LASTING_S = 3  # how long a fault lasts that is met on and on
+LASTING_S = 2  # how long a fault lasts that is met on and on
 STALL_S = 25  # then a stalled request goes on: longer than hugfs waits with what it may repeat
 CELLS = {  # call: (origin, method, what its target looks like)
     "list": ("hub", "GET", "{id}/tree/"),
@@ -55,6 +55,7 @@ LASTING = {
     ("expired_signature", "put"): "EACCES",
     ("expired_signature", "part"): "EACCES",
 }
+REFUSED_AT_START = {"portal", "flip_byte"}  # the answer makes no sense
 OUTCOMES = []
 READ = """
     try:
@@ -219,3 +220,34 @@ def test_an_empty_root_is_not_believed_for_long(mount, box, hub):
     m.unmount()
     m.restart()
     assert m.ls("main") == [".gitattributes", "a.txt"]
+
+
+def start_with(box, fault):
+    """Mount while the first question about the repository meets the fault: "0", or why it was refused."""
+    repo = box.repo({"a.txt": fault.encode()})
+    number = box.hub.fault(f"/api/models/{repo.id}", times=1, **{fault: ACTIONS[fault].example})
+    try:
+        m = box.mount(repo.uri, f"cache_dir={box.dir}/cache-{fault}", name=f"start-{fault}")
+        assert m.read("main/a.txt") == fault.encode()
+        outcome = "0"
+    except harness.StartError as error:
+        outcome = error.text
+        box.mounts.remove(
+            next(m for m in box.mounts if m.dir.endswith("/start-" + fault))
+        )  # nothing was mounted
+        assert len([line for line in outcome.splitlines() if not harness.LOG_LINE.match(line)]) == 1, outcome
+        assert repo.id in outcome or box.hub.endpoint in outcome
+    assert next(item["hits"] for item in box.hub.faults() if item["id"] == number) == 1
+    return outcome
+
+
+@pytest.mark.limit(100)
+def test_a_fault_at_the_start(box, hub):
+    """The mount comes all the same; an answer that makes no sense is refused with one sentence."""
+    box.expect(r"(warn|err) ")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        outcomes = dict(zip(ACTIONS, pool.map(lambda fault: start_with(box, fault), ACTIONS)))
+    assert {
+        fault: text for fault, text in outcomes.items() if text != "0" and fault not in REFUSED_AT_START
+    } == {}
+    assert all(outcomes[fault] != "0" for fault in REFUSED_AT_START)

@@ -177,12 +177,18 @@ def test_a_name_that_the_hub_perhaps_spells_otherwise(mount, box, hub, names):
     decomposed, composed = "u\u0308.txt", "\xfc.txt"
     m = mount(repo.uri, "commit=fsync", "poll=1")
     m.ls("main")
-    assert m.py("""
+    assert (
+        m.py(
+            """
         with open(sys.argv[1], 'w') as file:
             file.write('text')
             file.flush()
             print(outcome(os.fsync, file.fileno()))
-        """, "main/" + decomposed).strip() == "0"
+        """,
+            "main/" + decomposed,
+        ).strip()
+        == "0"
+    )
     kept = composed if names == "nfc" else decomposed
     assert repo.paths() == ["a.txt", kept]
     repo.push({"theirs.txt": b"theirs"})
