@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <search.h>
 #include <string.h>
+#include <time.h>
 
 #include "log.h"
 
@@ -180,7 +181,13 @@ static int recover(struct run *run)
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	commit_enter(run, COMMIT_LOOKING);
-	r = commit_look_for(run, intent.token, intent.parent, commit, &date_s);
+	r = commit_parts_landed(run, commit);
+	if (r == 0)
+		return stage_intent_drop(c->env.stage); /* the parts that are there are gone on with */
+	if (r == 1)
+		date_s = time(NULL);
+	else if (r == -ENOENT)
+		r = commit_look_for(run, intent.token, intent.parent, commit, &date_s);
 	if (r < 0) {
 		run->ret->unsure = true;
 		return r;

@@ -27,6 +27,7 @@ struct commit_env {
 	struct stage *stage;
 	struct repo_id repo;
 	const char *rev;
+	size_t max_ops;     /* files of one call; more go in parts */
 	bool pr;            /* every commit goes to a pull request of ours */
 	const char *target; /* refs/pr/N, when it was opened by this mount already; NULL: not */
 	int (*discard)(void *arg, const char *path); /* as publish_env.discard */

@@ -84,12 +84,25 @@ int commit_propose(struct run *run) MUST_USE;
 /* The run failed with `err`: is its pull request merged or closed? Then it is to begin again, and opens another. */
 bool commit_lost_pr(struct run *run, int err);
 
+/* -- commit_parts.c -- */
+
+/* Is it more than one call takes? */
+bool commit_needs_parts(const struct run *run);
+/* Sends the operations as several commits on a pull request, and merges that. As the call for one. -EFBIG: the merge is
+ * refused; all of it stays staged. */
+int commit_send_parts(struct run *run, const char *title) MUST_USE;
+/* Of an intent that was found: 1: its parts are merged as that commit, 0: not yet, -ENOENT: it has none. */
+int commit_parts_landed(struct run *run, char ret_commit[41]) MUST_USE;
+
 /* -- commit_send.c -- */
 
 /* The operations that bring `base` to what we want, deletions first. ret_title: what they are, in words. */
 int commit_make_ops(struct run *run, char **ret_title) MUST_USE;
 /* The call itself, once. token: 32 hex, goes into the description. */
 int commit_post(struct run *run, const char *token, const char *title, struct hub_commit_result *ret) MUST_USE;
+int commit_put_intent(struct run *run, char token[33]) MUST_USE;
+/* What was sent is on the branch as `commit`: bytes become cache, the overlay is taken down. Takes url, which may be NULL. */
+int commit_landed(struct run *run, const char *commit, int64_t date_s, char *url, const char *title) MUST_USE;
 /* Sends the plan as one commit and settles it. 1: names are to be read again. */
 int commit_send(struct run *run) MUST_USE;
 /* The commit is on the branch: takes the overlay down. */

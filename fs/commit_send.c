@@ -139,7 +139,7 @@ static bool has_news(const struct run *run)
 	return false;
 }
 
-static int put_intent(struct run *run, char token[33])
+int commit_put_intent(struct run *run, char token[33])
 {
 	AUTO_FREE struct stage_item *items = calloc(run->plan.n + 1, sizeof(*items));
 	struct stage_intent intent = {.gen = run->names.gen, .items = items};
@@ -244,7 +244,7 @@ static int settle_equal(struct run *run)
 	    strcmp(head.commit, run->base) == 0)
 		date_s = head.date_s;
 	commit_enter(run, COMMIT_SETTLING);
-	r = put_intent(run, token);
+	r = commit_put_intent(run, token);
 	if (r < 0)
 		return r;
 	adopt_bytes(run);
@@ -328,6 +328,24 @@ static void log_landed(const struct run *run, const char *title)
 	         run->ask->title ? run->ask->title : title);
 }
 
+int commit_landed(struct run *run, const char *commit, int64_t date_s, char *url, const char *title)
+{
+	int r;
+
+	commit_enter(run, COMMIT_SETTLING);
+	run->ret->sent = true;
+	memcpy(run->ret->commit, commit, sizeof(run->ret->commit));
+	run->ret->url = url;
+	commit_note_pr(run);
+	commit_forget_own(run->c);
+	adopt_bytes(run);
+	warm_listings(run, commit);
+	r = commit_settle(run, commit, date_s);
+	if (r == 0)
+		log_landed(run, title);
+	return r;
+}
+
 /* 0: it is on the branch and settled. -ESTALE: the branch is not at `base`. */
 static int send_once(struct run *run, const char *title)
 {
@@ -337,7 +355,7 @@ static int send_once(struct run *run, const char *title)
 	char token[33];
 	int r, dropped;
 
-	r = put_intent(run, token);
+	r = commit_put_intent(run, token);
 	if (r < 0)
 		return r;
 	run->ret->error = (struct hub_error){.retry_after_s = -1};
@@ -350,18 +368,7 @@ static int send_once(struct run *run, const char *title)
 		dropped = stage_intent_drop(c->env.stage);
 		return dropped < 0 ? dropped : r;
 	}
-	commit_enter(run, COMMIT_SETTLING);
-	run->ret->sent = true;
-	memcpy(run->ret->commit, made.commit, sizeof(run->ret->commit));
-	run->ret->url = STEAL(made.url);
-	commit_note_pr(run);
-	commit_forget_own(c);
-	adopt_bytes(run);
-	warm_listings(run, made.commit);
-	r = commit_settle(run, made.commit, date_s);
-	if (r == 0)
-		log_landed(run, title);
-	return r;
+	return commit_landed(run, made.commit, date_s, STEAL(made.url), title);
 }
 
 static int op_path_cmp(const void *path, const void *op)
@@ -417,7 +424,8 @@ int commit_send(struct run *run)
 			continue;
 		}
 		commit_enter(run, COMMIT_SENDING);
-		r = send_once(run, title);
+		r = commit_needs_parts(run) ? commit_send_parts(run, run->ask->title ? run->ask->title : title)
+		                            : send_once(run, title);
 		if (r != -ESTALE)
 			return r;
 		r = commit_ask_head(run, head);

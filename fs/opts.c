@@ -94,6 +94,9 @@ static const struct spec specs[] = {
 	{{"on_conflict", 0, "keep|pr|ours", "HUGFS_ON_CONFLICT", "keep",
 	  "what somebody else changed too: stays staged, becomes a pull request, goes on top"},
 	 KIND_CHOICE, AT(on_conflict)},
+	{{"commit_files", 0, "N", "HUGFS_COMMIT_FILES", "25000",
+	  "files of one call; more become several commits on a pull request that is merged"},
+	 KIND_COUNT, AT(commit_files), .min = 1, .max = 25000},
 	{{"create", 0, "private|public|no", "HUGFS_CREATE", "private",
 	  "what mkdir of user/name makes: a repository of that visibility, or nothing"},
 	 KIND_CHOICE, AT(create)},
@@ -692,6 +695,7 @@ int opts_init(struct opts *o, char **ret_why)
 		.cache_size = 50ull << 30,
 		.inflight = 256ull << 20,
 		.workers = 8,
+		.commit_files = 25000,
 		.offline = auth_env_offline(),
 	};
 	rc = set_text(&o->cache_dir, xdg_dir("XDG_CACHE_HOME", ".cache"));

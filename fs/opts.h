@@ -34,6 +34,7 @@ struct opts {
 	enum opts_on_conflict on_conflict;
 	enum opts_create create;   /* what mkdir of user/new makes */
 	enum opts_sdk space_sdk;   /* of a space */
+	unsigned commit_files;     /* of one call of the Hub; more become several: 25,000 */
 	bool pr; /* commits to main become a pull request */
 	enum opts_fsync fsync;
 	int64_t fsync_timeout_ms;  /* without progress: 120 s */

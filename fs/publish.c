@@ -418,7 +418,7 @@ static int make_parts(struct publish *p)
 	};
 	struct commit_env what = {
 		.hub = e->hub, .tree = e->tree, .blocks = e->blocks, .fetch = e->fetch, .ignore = e->ignore,
-		.stage = e->stage, .repo = e->repo, .rev = e->rev, .pr = e->opts->pr && strncmp(e->rev, "refs/", 5) != 0, .target = e->target, .discard = e->discard, .settle = e->settle,
+		.stage = e->stage, .repo = e->repo, .rev = e->rev, .max_ops = e->opts->commit_files, .pr = e->opts->pr && strncmp(e->rev, "refs/", 5) != 0, .target = e->target, .discard = e->discard, .settle = e->settle,
 		.arg = e->arg,
 	};
 	int r = schedule_new(&when, &p->schedule);

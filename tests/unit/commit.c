@@ -57,7 +57,7 @@ static void open_stage(struct fixture *f)
 	struct commit_env env = {
 		.hub = (struct hub *)1, .tree = (struct tree *)1, .blocks = (struct blocks *)1,
 		.fetch = (struct fetch *)1,
-		.ignore = f->ignore, .repo = ident.repo, .rev = "main", .settle = on_settle, .arg = f,
+		.ignore = f->ignore, .repo = ident.repo, .rev = "main", .max_ops = 25000, .settle = on_settle, .arg = f,
 	};
 
 	assert_int_equal(stage_open(f->dir, &ident, true, &f->stage), 0);

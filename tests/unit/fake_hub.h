@@ -489,6 +489,13 @@ int hub_pr_publish(struct hub *h, const struct repo_id *id, unsigned number, str
 	return -EACCES;
 }
 
+int hub_pr_merge(struct hub *h, const struct repo_id *id, unsigned number, const char *comment,
+                 struct hub_error *err)
+{
+	fail();
+	return -EACCES;
+}
+
 char *hub_pr_url(const struct hub *h, const struct repo_id *id, unsigned number)
 {
 	fail();

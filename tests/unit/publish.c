@@ -87,7 +87,7 @@ static int setup(void **state)
 	assert_int_equal(ignore_new(NULL, 0, &f->ignore, &why), 0);
 	f->opts = (struct opts){
 		.commit = OPTS_COMMIT_CLOSE, .commit_delay_ms = 50, .open_wait_ms = LONG_MS,
-		.fsync = OPTS_FSYNC_PUBLISH,
+		.fsync = OPTS_FSYNC_PUBLISH, .commit_files = 25000,
 		.fsync_timeout_ms = LONG_MS,
 	};
 	fake_push("a", "1", NULL);
