@@ -220,6 +220,8 @@ int fetch_flight_run(struct flight *fl)
 			at++;
 			continue;
 		}
+		if (r == -ENOENT)
+			r = -ESTALE; /* the name is there, its commit is gone */
 		if (r == -EBADMSG)
 			r = start_again(fl);
 		if (r < 0)

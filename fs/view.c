@@ -301,6 +301,19 @@ bool view_is_same(struct rev *rev, struct inode *inode, const struct view_ent *e
 	return inode->snode == ent->snode && (ent->snode || hash_key_equal(&inode->key, &ent->key));
 }
 
+/* The same bytes are in a newer commit, too: they are asked for there, for the older one may be gone (a squash). */
+static int move_place(struct inode *inode, const struct view_loc *loc, const char *name)
+{
+	if (!inode->place || inode->snode || strcmp(inode->place->commit, loc->commit) == 0)
+		return 0;
+	struct inode_place *place = place_new(loc->commit, loc->base, name);
+	if (!place)
+		return -ENOMEM;
+	free(inode->place);
+	inode->place = place;
+	return 0;
+}
+
 int view_child(struct view *v, struct inode *dir, const struct view_loc *loc, const char *name, const struct view_ent *ent,
                struct inode **ret)
 {
@@ -309,8 +322,12 @@ int view_child(struct view *v, struct inode *dir, const struct view_loc *loc, co
 		return r;
 	struct inode *inode = inode_find(v->table, dir, name);
 	if (inode && view_is_same(dir->rev, inode, ent)) {
-		*ret = inode;
-		return 0;
+		r = move_place(inode, loc, name);
+		if (r < 0)
+			view_put(v, inode, 1);
+		else
+			*ret = inode;
+		return r;
 	}
 	view_put(v, inode, 1);
 	char *path AUTO_FREE = view_join(loc->path, name);

@@ -179,6 +179,20 @@ def test_a_url_is_renewed_before_it_ends(mount, box, hub):
     assert {item["status"] for item in data_requests(hub, seq)} == {206}
 
 
+def test_a_file_outlives_the_commit_that_it_was_seen_in(mount, box, hub):
+    """A super-squash takes the old commits away; the same bytes are in the new one."""
+    content = noise(2 * MIB)
+    repo = box.repo({"w.bin": content, "d/a.txt": b"text"})
+    m = mount(repo.uri, "poll=0.3")
+    m.sh("stat main/w.bin main/d/a.txt >/dev/null")
+    hub.squash(repo.id)
+    hub.prune(repo.id)
+    box.expect("404|RevisionNotFound|not found")
+    harness.eventually(lambda: m.outcome("open('main/w.bin', 'rb').read()") == "0", 10, "the new commit")
+    assert m.read("main/w.bin") == content
+    assert m.read("main/d/a.txt") == b"text"
+
+
 # Slow and dead connections
 
 
