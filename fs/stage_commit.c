@@ -102,12 +102,12 @@ void stage_apply_freeze(struct stage *s, struct node *n)
 	stage_sweep(s, n, true);
 }
 
-/* The newest frozen layer with one of these holds; `held` 0: any. */
+/* The newest frozen layer with one of these holds; `held` 0: any that was settled. */
 static struct layer *frozen_layer(const struct node *n, unsigned held)
 {
 	struct layer *l = n->top;
 
-	while (l && (!l->rec.frozen || (held && !(l->held & held))))
+	while (l && (!l->rec.frozen || (held ? !(l->held & held) : l->half)))
 		l = l->older;
 	return l;
 }
@@ -181,6 +181,7 @@ static int freeze_all(struct stage *s, unsigned take, struct stage_freeze *ret)
 				continue;
 			if (top && !n->top->rec.frozen)
 				stage_apply_freeze(s, n);
+			n->top->half = n->top->half && !top;
 			frozen_layer(n, 0)->held |= HELD_COMMIT;
 		}
 	}
@@ -285,6 +286,7 @@ int stage_freeze_node(struct stage *s, uint64_t node, uint32_t *ret_layer)
 	}
 	if (rc == 0 && n->row && n->top) {
 		n->top->held |= HELD_FSYNC;
+		n->top->half = false;
 		layer = n->top->rec.layer;
 	}
 	stage_freeze_leave(s, n);

@@ -47,6 +47,7 @@ struct layer {
 	bool durable;             /* all of them are on stable storage */
 	bool unpromised;          /* the journal took rec.synced back, which is not on stable storage yet */
 	bool lost;                /* its data file was not as the journal says */
+	bool half;                /* may be half written: a commit takes it only as the top one of a settled file */
 	bool doomed, needed;      /* marks of the call that runs: it goes; something lies over it */
 };
 

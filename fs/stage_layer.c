@@ -409,6 +409,8 @@ static int ready(struct stage *s, struct node *n, bool empty, struct layer **ret
 	struct layer *top = n->top;
 	int rc;
 
+	for (struct layer *l = next.state == JOURNAL_INTERRUPTED ? top : NULL; l; l = l->older)
+		l->half = true; /* they do not become whole by what is written now */
 	if (next.state != JOURNAL_CONFLICT)
 		next.state = JOURNAL_OPEN;
 	if (top && !top->rec.frozen) {

@@ -230,8 +230,10 @@ static void recover_file(struct stage *s, struct node *n, struct stage_changes *
 {
 	bool lost = false;
 
-	for (const struct layer *l = n->top; l; l = l->older)
+	for (struct layer *l = n->top; l; l = l->older) {
 		lost = lost || l->lost;
+		l->half = l != n->top || n->rec.state != JOURNAL_CLOSED;
+	}
 	if (!n->row && n->before) {
 		return; /* discard may bring it back */
 	} else if (!n->row) {

@@ -105,8 +105,10 @@ static int begin(struct stage *s, const struct grip *g)
 		}
 		if (!is_kept(n))
 			continue;
-		if (n->top && !n->top->rec.frozen)
+		if (n->top && !n->top->rec.frozen) {
 			stage_apply_freeze(s, n);
+			n->top->half = n->writers > 0;
+		}
 		n->before = true;
 		if (n->top)
 			n->top->held |= HELD_TX;
@@ -317,7 +319,8 @@ static void journal_old(struct stage *s, struct old *o)
 	journal_forget_rows(s->journal);
 	for (size_t i = 0; i < s->node_buckets; i++) {
 		for (const struct node *n = s->node_table[i]; n; n = n->hash_next) {
-			if (n != s->root && !n->before)
+			/* Who has a file open goes on with it, and with its layers. */
+			if (n != s->root && !n->before && (n->rec.kind == STAGE_DIR || (!n->pins && !n->writers)))
 				journal_del_node(s->journal, n->rec.id);
 		}
 	}

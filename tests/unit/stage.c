@@ -716,6 +716,83 @@ static void a_transaction_is_taken_back(void **state)
 	assert_int_equal(count_of(HERE "/data/*"), 0);
 }
 
+/* What was being written when the transaction began was kept half written, for the way back; that is nothing to publish. */
+static void a_transaction_publishes_nothing_half(void **state)
+{
+	uint64_t half = create(STAGE_ROOT, "half"), killed = create(STAGE_ROOT, "killed");
+
+	writer(half);
+	write_text(half, 0, "half");
+	writer(killed);
+	write_text(killed, 0, "half");
+	assert_true(stage_writer_flush(stage, killed, 1, true) >= 0);
+	writer_gone(killed);
+	assert_int_equal(stage_tx_begin(stage), 0);
+	assert_false(takes(half, 0, 4));
+	assert_false(takes(half, STAGE_TAKE_FLUSHED, 4));
+	write_text(half, 4, " and more");
+	assert_false(takes(half, 0, 4));
+	/* An interrupted file is not whole because somebody goes on with it. */
+	writer(killed);
+	write_text(killed, 4, "x");
+	assert_false(takes(killed, 0, 4));
+	writer_gone(killed);
+	assert_true(takes(killed, 0, 5));
+	writer_gone(half);
+	assert_int_equal(stage_tx_hold(stage), 0);
+	reopen();
+	/* Closed, and written again: the half one below it is still none. */
+	writer(half);
+	write_text(half, 0, "H");
+	assert_false(takes(half, 0, 4));
+	writer_gone(half);
+	assert_true(takes(half, 0, 13));
+}
+
+/* A file that is open when its transaction is taken back goes on without a name, whatever lies below its bytes. */
+static void work_after_the_way_back(void)
+{
+	uint64_t node = create(STAGE_ROOT, "new");
+	struct stage_freeze f;
+
+	assert_int_equal(stage_tx_begin(stage), 0);
+	node = create(STAGE_ROOT, "open");
+	writer(node);
+	write_text(node, 0, "one");
+	writer_gone(node);
+	assert_int_equal(stage_tx_hold(stage), 0);
+	assert_int_equal(stage_freeze(stage, NULL, 0, 0, &f), 0); /* a commit that fails */
+	stage_freeze_fini(&f);
+	stage_release(stage);
+	writer(node);
+	assert_int_equal(stage_tx_restore(stage), 0);
+	write_text(node, 3, "two");
+	assert_bytes(node, "", "onetwo", 6);
+	stage_check(stage);
+}
+
+static void a_kill_after_the_way_back(void **state)
+{
+	int status;
+	pid_t pid;
+
+	stage_close(stage);
+	stage = NULL;
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		if (stage_open(root, &ident, true, &stage) < 0)
+			_exit(1);
+		work_after_the_way_back();
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(stage_open(root, &ident, true, &stage), 0);
+	assert_int_equal(lookup(STAGE_ROOT, "new").kind, STAGE_FILE);
+	assert_int_equal(lookup(STAGE_ROOT, "open").kind, STAGE_NONE);
+}
+
 static void a_transaction_ends_when_it_is_settled(void **state)
 {
 	static const char *const texts[] = {"a", "new"};
@@ -1479,6 +1556,8 @@ int main(void)
 		TEST(takes_what_is_open),
 		TEST(a_transaction_is_taken_back),
 		TEST(a_transaction_ends_when_it_is_settled),
+		TEST(a_transaction_publishes_nothing_half),
+		TEST(a_kill_after_the_way_back),
 		TEST(state_clean),
 		TEST(state_committing),
 		TEST(settles_writers),
