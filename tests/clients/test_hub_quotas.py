@@ -4,6 +4,7 @@ import re
 import time
 
 import pytest
+from client import Hub
 
 
 def window(answer):
@@ -98,3 +99,20 @@ def test_other_actions(hub, new_id):
     hub.create_repo(new_id)
     answer = hub.request("POST", f"{hub.api(new_id)}/discussions", {"title": "title", "pullRequest": True})
     assert answer.status == 429
+
+
+def test_quotas_from_the_command_line(tmp_path):
+    options = {
+        "rate_quota": "api=7,pages=5",
+        "rate_window_s": 2.5,
+        "action_quota": "commit=1",
+        "storage_quota": "private=9",
+    }
+    with Hub(tmp_path / "hub", **options) as hub:
+        answer = hub.request("GET", "/api/models")
+        assert window(answer)[3:] == (7, 3) and window(answer)[1] == 6
+        assert window(hub.request("GET", "/user/model"))[3] == 5
+        settings = hub.config()
+        assert settings["action_quota"] == {"commit": 1, "create": None, "discussion": None}
+        assert settings["storage_quota"] == {"private": 9, "public": None}
+        assert settings["rate_quota"]["resolvers"] == 1_000_000
