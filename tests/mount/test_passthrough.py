@@ -398,3 +398,35 @@ def test_a_write_takes_set_user_id_away(root_box):
     mode = m.py("os.chmod('main/a', 0o6755); os.chown('main/a', 65534, 65534); "
                 "print(oct(os.stat('main/a').st_mode & 0o7777))")
     assert mode.strip() == "0o755"
+
+
+def test_a_cache_on_an_overlay(root_box):
+    """As in a container: files of an overlay are lent, too."""
+    for name in ("lower", "upper", "work", "merged"):
+        root_box.folder(name)
+    if root_box.run(["stat", "-f", "-c", "%T", root_box.dir]).out.strip() == "overlayfs":
+        pytest.skip("an overlay over an overlay is one too many for the kernel")
+    where = root_box.dir
+    root_box.run(["mount", "-t", "overlay", "overlay", "-o",
+                  f"lowerdir={where}/lower,upperdir={where}/upper,workdir={where}/work", where + "/merged"])
+    try:
+        content = noise(3 * MIB)
+        m = root_box.mount(root_box.repo({"w.bin": content}).uri, DEBUG, f"cache_dir={where}/merged/cache")
+        warm(m, "main/w.bin", content)
+        assert read_digest(m, "main/w.bin") == digest(content)
+        m.unmount()
+    finally:
+        root_box.run(["umount", where + "/merged"])
+
+
+def test_an_overlay_over_the_mount(root_box):
+    """A mount that lends files is one file system deep; an overlay may still lie over it."""
+    content = noise(3 * MIB)
+    m = root_box.mount(root_box.repo({"w.bin": content}).uri, DEBUG, "ro")
+    warm(m, "main/w.bin", content)
+    merged = root_box.folder("merged")
+    root_box.run(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={m.dir}/main:{root_box.folder('empty')}", merged])
+    try:
+        assert root_box.run(["cat", merged + "/w.bin"], data=True).out == content
+    finally:
+        root_box.run(["umount", merged])
