@@ -98,10 +98,15 @@ static void run_init(struct run *run, struct commit *c, const struct commit_ask 
 	*run = (struct run){
 		.c = c, .ask = ask, .ret = ret, .rev = c->target ? c->target : c->env.rev,
 		.on_conflict = ask->on_conflict, .opens_pr = (c->env.pr || ask->pr) && !c->target,
-		.up = {
-			.hub = c->env.hub, .fetch = c->env.fetch, .stage = c->env.stage, .repo = &c->env.repo,
-			.rev = c->target ? c->target : c->env.rev, .create_pr = (c->env.pr || ask->pr) && !c->target, .cancel = ask->cancel, .progress = up,
-		},
+		.up = &c->up, .tree = STEAL(c->tree), .files = STEAL(c->files), .n_files = c->n_files,
+		.cap_files = c->cap_files,
+	};
+	c->n_files = c->cap_files = 0;
+	for (size_t i = 0; i < run->n_files; i++)
+		run->files[i]->used = false;
+	c->up = (struct upload){
+		.hub = c->env.hub, .fetch = c->env.fetch, .stage = c->env.stage, .repo = &c->env.repo,
+		.rev = run->rev, .create_pr = run->opens_pr, .cancel = ask->cancel, .progress = up,
 	};
 	atomic_store(&up->hashed, 0);
 	atomic_store(&up->sent, 0);
@@ -227,7 +232,7 @@ static int finish(struct run *run, int r)
 
 	ret->nodes = calloc(run->n_files + 1, sizeof(*ret->nodes));
 	for (size_t i = 0; ret->nodes && i < run->n_files; i++) {
-		if (run->files[i]->layer)
+		if (run->files[i]->layer && run->files[i]->used)
 			ret->nodes[ret->n_nodes++] = run->files[i]->node;
 	}
 	/* The repository or the branch is gone; or a staged file, and then the next try has a new list. */
@@ -284,6 +289,26 @@ int commit_run(struct commit *c, const struct commit_ask *ask, struct commit_res
 	}
 	if (!ret->unsure)
 		stage_release(c->env.stage);
+	return finish(&run, r);
+}
+
+int commit_prepare(struct commit *c, const struct commit_ask *ask, struct commit_result *ret)
+{
+	CLEANUP(run_fini) struct run run;
+	int r;
+
+	run_init(&run, c, ask, ret);
+	r = get_parent(&run);
+	if (r == 0)
+		r = commit_bring(&run);
+	stage_release(c->env.stage);
+	if (r == 0) {
+		c->tree = STEAL(run.tree);
+		c->files = STEAL(run.files);
+		c->n_files = run.n_files;
+		c->cap_files = run.cap_files;
+		run.n_files = 0;
+	}
 	return finish(&run, r);
 }
 

@@ -90,6 +90,9 @@ void commit_result_fini(struct commit_result *r);
  * architecture.md 5, and all of it stays staged. -ESTALE: somebody else changed one of its paths, or the
  * repository or branch is gone. Fills *ret in either case. */
 int commit_run(struct commit *c, const struct commit_ask *ask, struct commit_result *ret) MUST_USE;
+/* Brings the content of what is settled now to the Hub, ahead of its commit: digests, preupload, LFS. Nothing is committed, and the
+ * stage is as before; what is overwritten meanwhile was brought in vain. The next run begins with it. */
+int commit_prepare(struct commit *c, const struct commit_ask *ask, struct commit_result *ret) MUST_USE;
 /* Only finds out whether the commit in doubt is on the branch: then it is settled, else forgotten. 0 also
  * when none is. */
 int commit_recover(struct commit *c, const struct commit_ask *ask, struct commit_result *ret) MUST_USE;

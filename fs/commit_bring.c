@@ -52,32 +52,54 @@ static int keep_file(struct run *run, struct upload_file *f, struct upload_file 
 	return 0;
 }
 
+/* Is it still that content? A layer that nobody held may have been written to again. */
+static bool is_same(const struct upload_file *f, const struct stage_frozen *frozen)
+{
+	return f->size == frozen->size &&
+	       (!f->has_sha256 || (frozen->has_digests && hash_key_equal(&f->sha256, &frozen->sha256)));
+}
+
+static void drop_file(struct run *run, struct upload_file *f)
+{
+	size_t i = 0;
+
+	while (run->files[i] != f)
+		i++;
+	run->files[i] = run->files[--run->n_files];
+	tdelete(f, &run->tree, file_cmp);
+	upload_file_free(f);
+}
+
 static int get_frozen(struct run *run, const char *path, const struct stage_frozen *frozen,
                       struct upload_file **ret)
 {
 	struct upload_file want = {.node = frozen->node, .layer = frozen->layer};
 	struct upload_file **found = tfind(&want, &run->tree, file_cmp);
-	struct upload_file *f;
+	struct upload_file *f = found ? *found : NULL;
 	int r;
 
-	if (found && strcmp((*found)->path, path) == 0) {
-		*ret = *found;
-		return 0;
+	if (f && !is_same(f, frozen)) {
+		drop_file(run, f);
+		f = NULL;
 	}
-	if (found) { /* under a new name it is to be judged again */
+	if (!f) {
+		r = upload_file_frozen(run->up, path, frozen, &f);
+		if (r == 0)
+			r = keep_file(run, f, &f);
+		if (r < 0)
+			return r;
+	} else if (strcmp(f->path, path) != 0) { /* under a new name it is to be judged again */
 		char *copy = strdup(path);
 
 		if (!copy)
 			return -ENOMEM;
-		f = *found;
 		free(f->path);
 		f->path = copy;
 		f->judged = false;
-		*ret = f;
-		return 0;
 	}
-	r = upload_file_frozen(&run->up, path, frozen, &f);
-	return r < 0 ? r : keep_file(run, f, ret);
+	f->used = true;
+	*ret = f;
+	return 0;
 }
 
 static int get_blob(struct run *run, const struct commit_change *change, struct upload_file **ret)
@@ -91,7 +113,7 @@ static int get_blob(struct run *run, const struct commit_change *change, struct 
 		*ret = *found;
 		return 0;
 	}
-	r = upload_file_blob(&run->up, change->path, &change->blob, change->commit, change->blob_path, &f);
+	r = upload_file_blob(run->up, change->path, &change->blob, change->commit, change->blob_path, &f);
 	return r < 0 ? r : keep_file(run, f, ret);
 }
 
@@ -103,12 +125,12 @@ static int bring_files(struct run *run, struct upload_file **files, size_t n)
 
 	if (!n)
 		return 0;
-	r = upload_judge(&run->up, files, n, head, &run->ret->error);
+	r = upload_judge(run->up, files, n, head, &run->ret->error);
 	if (r < 0)
 		return r;
 	if (*head)
 		memcpy(run->head, head, sizeof(head));
-	return upload_send(&run->up, files, n, &run->ret->error);
+	return upload_send(run->up, files, n, &run->ret->error);
 }
 
 /* Freezes what is settled, and brings its content to the Hub. */

@@ -13,6 +13,11 @@
 
 struct commit {
 	struct commit_env env;
+	struct upload up;
+	/* What commit_prepare brought to the Hub: the next run begins with it. As in struct run. */
+	void *tree;
+	struct upload_file **files;
+	size_t n_files, cap_files;
 	char *target;             /* the pull request that commits go to; NULL: the branch, or none yet */
 	char *own;                /* tokens of commits that may land late, each with a blank behind it; as in the journal */
 };
@@ -21,7 +26,7 @@ struct run {
 	struct commit *c;
 	const struct commit_ask *ask;
 	struct commit_result *ret;
-	struct upload up;
+	struct upload *up;          /* the commit's */
 	const char *rev;            /* where it goes: the branch, or refs/pr/N */
 	enum commit_on_conflict on_conflict;
 	bool in_conflict;           /* it ended because somebody else changed the same */

@@ -52,8 +52,8 @@ int commit_open_pr(struct run *run, const char *title)
 	r = stage_note_put(c->env.stage, STAGE_NOTE_TARGET, c->target);
 	if (r < 0)
 		return r;
-	run->rev = run->up.rev = c->target;
-	run->opens_pr = run->up.create_pr = false;
+	run->rev = run->up->rev = c->target;
+	run->opens_pr = run->up->create_pr = false;
 	r = commit_ask_head(run, head);
 	if (r < 0 || strcmp(head, run->base) == 0)
 		return r;
@@ -93,8 +93,8 @@ bool commit_lost_pr(struct run *run, int err)
 	if (stage_note_put(c->env.stage, STAGE_NOTE_TARGET, "") < 0)
 		return false;
 	free(STEAL(c->target));
-	run->rev = run->up.rev = c->env.rev;
-	run->opens_pr = run->up.create_pr = true;
+	run->rev = run->up->rev = c->env.rev;
+	run->opens_pr = run->up->create_pr = true;
 	run->head[0] = '\0';
 	run->ret->error = (struct hub_error){.retry_after_s = -1};
 	return true;
@@ -181,7 +181,7 @@ static int propose(struct run *run, char **ref)
 	r = open_pr(run, run->ask->title ? run->ask->title : title, ref);
 	if (r < 0)
 		return r;
-	run->rev = run->up.rev = *ref;
+	run->rev = run->up->rev = *ref;
 	r = make_over_head(run, &title);
 	if (r == 0 && run->n_ops)
 		r = send_proposal(run, title);
@@ -206,8 +206,8 @@ int commit_propose(struct run *run)
 		return 0;
 	run->conflicts = true;
 	run->on_conflict = COMMIT_OURS;
-	run->rev = run->up.rev = c->env.rev;
-	run->up.create_pr = true;
+	run->rev = run->up->rev = c->env.rev;
+	run->up->create_pr = true;
 	r = propose(run, &ref);
 	if (r == 0)
 		r = stage_names(c->env.stage, &now);
@@ -215,9 +215,9 @@ int commit_propose(struct run *run)
 	if (r == 0)
 		r = drop_proposed(run, &now);
 	commit_forget_plan(run);
-	run->conflicts = run->up.create_pr = false;
+	run->conflicts = run->up->create_pr = false;
 	run->on_conflict = COMMIT_PR;
-	run->rev = run->up.rev = c->target ? c->target : c->env.rev;
+	run->rev = run->up->rev = c->target ? c->target : c->env.rev;
 	run->head[0] = '\0';
 	return r;
 }

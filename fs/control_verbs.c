@@ -280,8 +280,10 @@ static int do_discard(struct control *c, const struct control_scope *scope, stru
 		return control_fail(ans, -EINVAL, "name a path in one revision: nothing was thrown away");
 	if (!control_enter(c))
 		return control_fail(ans, -ENOTCONN, "it is unmounted already");
-	r = view_discard(c->env.view, scope->rev, scope->path);
 	p = view_hold(scope->rev);
+	if (p)
+		publish_calm(p);
+	r = view_discard(c->env.view, scope->rev, scope->path);
 	if (p) {
 		publish_tx_ended(p);
 		view_release(scope->rev);

@@ -22,6 +22,8 @@
 #include "log.h"
 #include "publish_internal.h"
 
+#define EARLY_BYTES ((uint64_t)8 << 20) /* a file of this size is sent ahead of the commit */
+
 /* All branches of a mount share the Hub's commit quota. */
 static struct schedule_brake brake;
 
@@ -77,6 +79,8 @@ static struct failed *find_failed_locked(struct publish *p, uint64_t node)
 
 void publish_closed(struct publish *p, uint64_t node, bool changed)
 {
+	struct stage_attr attr;
+	bool is_large = changed && stage_attr(p->env.stage, node, &attr) == 0 && attr.size >= EARLY_BYTES;
 	struct failed *f;
 
 	LOCKED(&p->lock);
@@ -85,6 +89,10 @@ void publish_closed(struct publish *p, uint64_t node, bool changed)
 	if (f) { /* what comes of its new content is news */
 		p->n_failed--;
 		memmove(f, f + 1, (size_t)(p->failed + p->n_failed - f) * sizeof(*f));
+	}
+	if (changed && is_large && p->env.opts->commit == OPTS_COMMIT_CLOSE) {
+		p->early_due = true;
+		cond_signal(&p->wake);
 	}
 	nudge_locked(p);
 }
@@ -174,6 +182,11 @@ static void note_result_locked(struct publish *p, int err, const struct commit_r
 
 /* -- runs -- */
 
+static bool join_nobody(void *arg)
+{
+	return false;
+}
+
 static void *worker_main(void *arg)
 {
 	struct publish *p = arg;
@@ -230,6 +243,46 @@ static void take_ask_locked(struct publish *p)
 		publish_join_run_locked(p, w);
 		return;
 	}
+}
+
+/* Beside what is written, ahead of the commit. */
+static void *early_main(void *arg)
+{
+	struct publish *p = arg;
+	const struct commit_ask ask = {
+		.cancel = &p->cancel, .progress = &p->progress, .join = join_nobody, .arg = p,
+		.take = p->env.opts->commit_interval_ms ? STAGE_TAKE_APPENDED : 0,
+	};
+	struct commit_result result = {0};
+	int r = commit_prepare(p->commit, &ask, &result);
+
+	if (r < 0)
+		log_debug("uploading ahead: %s", result.error.text);
+	LOCKED(&p->lock);
+	p->run_err = r;
+	p->result = result;
+	p->done = true;
+	cond_signal(&p->wake);
+	return NULL;
+}
+
+static void begin_early_locked(struct publish *p)
+{
+	p->early_due = false;
+	p->running = p->early = true;
+	p->run++;
+	p->has_worker = pthread_create(&p->worker, NULL, early_main, p) == 0;
+	if (!p->has_worker)
+		p->running = p->early = false; /* the commit brings it */
+}
+
+static void end_early_locked(struct publish *p)
+{
+	p->done = p->running = p->early = false;
+	if (!p->stopping)
+		atomic_store(&p->cancel, false); /* publish_calm */
+	commit_result_fini(&p->result);
+	cond_broadcast(&p->answered);
 }
 
 static void begin_run_locked(struct publish *p, enum schedule_reason reason)
@@ -342,6 +395,10 @@ static void step_locked(struct publish *p, struct waiter **out)
 			begin_run_locked(p, reason);
 			return;
 		case SCHEDULE_WAIT: /* events may make it earlier, but never than a quiet period from now */
+			if (p->early_due && !p->stopping && p->tx == STAGE_TX_NONE) {
+				begin_early_locked(p);
+				return;
+			}
 			due = MIN(due, now + MAX(p->env.opts->commit_delay_ms, PUBLISH_SLEEP_MIN_MS));
 			wake = MIN(wake, due);
 			break;
@@ -371,7 +428,9 @@ static void *clock_main(void *arg)
 		{
 			LOCKED(&p->lock);
 			ran = p->done;
-			if (ran)
+			if (ran && p->early)
+				end_early_locked(p);
+			else if (ran)
 				end_run_locked(p, &out);
 			else if (may_end_locked(p, util_now_ms()))
 				end = true;
@@ -489,6 +548,19 @@ void publish_free(struct publish *p, int64_t deadline_ms)
 	publish_destroy(p);
 }
 
+void publish_calm(struct publish *p)
+{
+	LOCKED(&p->lock);
+	p->callers++;
+	p->early_due = false;
+	if (p->early)
+		atomic_store(&p->cancel, true);
+	while (p->early)
+		cond_wait(&p->answered, &p->lock);
+	if (--p->callers == 0)
+		cond_broadcast(&p->answered);
+}
+
 /* -- transactions -- */
 
 static void set_tx_locked(struct publish *p, enum stage_tx tx)
@@ -556,7 +628,7 @@ void publish_status(struct publish *p, struct publish_status *ret)
 	memcpy(ret->pr_url, p->pr_url, sizeof(ret->pr_url));
 	ret->tx = p->tx;
 	if (p->running) {
-		ret->phase = PUBLISH_UPLOADING;
+		ret->phase = PUBLISH_UPLOADING; /* also ahead of the commit */
 		if (atomic_load(&p->progress.phase) >= COMMIT_NAMING)
 			ret->phase = PUBLISH_COMMITTING;
 		ret->sent = atomic_load(&p->progress.upload.sent);

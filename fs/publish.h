@@ -87,6 +87,9 @@ struct publish_answer {
 int publish_commit(struct publish *p, const struct publish_ask *ask, int64_t deadline_ms, struct publish_answer *ret) MUST_USE;
 void publish_answer_fini(struct publish_answer *a);
 
+/* Ends what is sent ahead of a commit, for it may be thrown away. */
+void publish_calm(struct publish *p);
+
 /* A transaction of the branch begins, after what is settled was published (`ret` says how, also when that failed): until
  * publish_commit with `ends`, publish_tx_hold or publish_tx_ended every change belongs to it, fsync is local and nothing leaves the machine. -EBUSY: there is one
  * already. Blocks as publish_commit. */

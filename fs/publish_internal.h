@@ -53,6 +53,8 @@ struct publish {
 	struct waiter *waiters;
 	uint64_t last_id;
 	bool running;         /* from the decision until the clock saw the result */
+	bool early;           /* it only sends ahead */
+	bool early_due;       /* something large was closed */
 	bool done;            /* the worker has it */
 	enum schedule_reason reason;
 	uint64_t run;         /* its number */

@@ -45,6 +45,7 @@ struct upload_file {
 	/* what preupload says of this content at this path */
 	bool judged, lfs;
 	bool ready;              /* of LFS content: the repository has it */
+	bool used;               /* by the run under way */
 	/* -- guarded by lock -- */
 	struct lock lock;
 	struct source *source;   /* of the blob that was read from last */
