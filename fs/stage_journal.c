@@ -929,6 +929,7 @@ static int open_checked(struct journal *j, const char *dir, int64_t version)
 	}
 	stage_reserve_plan(&j->reserve, j->wal_fd);
 	stage_reserve_fill(&j->reserve, j->wal_fd, wal_bytes(j));
+	stage_reserve_park(dir);
 	return util_fsync_dir(dir);
 }
 
@@ -947,6 +948,8 @@ int journal_open(const char *dir, bool create, struct journal **ret, bool *ret_f
 	rc = j->path ? 0 : -ENOMEM;
 	if (rc == 0 && !create && stat(j->path, &st) < 0)
 		rc = -errno;
+	if (rc == 0)
+		stage_reserve_unpark(dir);
 	if (rc == 0)
 		rc = connect_to(j, create, &j->db);
 	if (rc == 0) {
@@ -976,12 +979,18 @@ int journal_open(const char *dir, bool create, struct journal **ret, bool *ret_f
 
 void journal_close(struct journal *j)
 {
+	AUTO_FREE char *dir = j && j->wal_fd > 0 ? strndup(j->path, (size_t)(strrchr(j->path, '/') - j->path)) : NULL;
+
 	if (!j)
 		return;
+	if (dir)
+		stage_reserve_unpark(dir);
 	for (int i = 0; i < ST_COUNT; i++)
 		sqlite3_finalize(j->stmt[i]);
 	sqlite3_close(j->side);
 	sqlite3_close(j->db);
+	if (dir)
+		stage_reserve_park(dir);
 	if (j->wal_fd > 0)
 		close(j->wal_fd);
 	pthread_mutex_destroy(&j->side_lock);

@@ -202,6 +202,7 @@ void stage_place_close(struct stage_place *p, bool remove)
 		remove_file(p->dir, "journal.db");
 		remove_file(p->dir, "journal.db-wal");
 		remove_file(p->dir, "journal.db-shm");
+		remove_file(p->dir, "reserve");
 		for (int version = 1; version < STAGE_SCHEMA; version++) {
 			char copy[32];
 

@@ -6,10 +6,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
-#define WANT ((uint64_t)4 << 20) /* some hundred changes */
+#include "log.h"
+
+#define WANT ((uint64_t)512 << 10) /* some thirty changes; it is refilled as long as there is room */
 #define WANT_MIN ((uint64_t)128 << 10)
+#define PARKED (256 << 10)
 
 void stage_reserve_plan(struct stage_reserve *r, int fd)
 {
@@ -41,4 +46,22 @@ bool stage_reserve_is_tight(struct stage_reserve *r, int fd)
 		r->tight = false;
 	}
 	return r->tight;
+}
+
+void stage_reserve_park(const char *dir)
+{
+	AUTO_FREE char *path = util_printf("%s/reserve", dir);
+	AUTO_CLOSE int fd = path ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+
+	/* Without it the next mount may find no room for the journal, and says so. */
+	if (fd >= 0 && fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, PARKED) < 0)
+		log_debug("%s: %s", path, strerror(errno));
+}
+
+void stage_reserve_unpark(const char *dir)
+{
+	AUTO_FREE char *path = util_printf("%s/reserve", dir);
+
+	if (path && unlink(path) < 0 && errno != ENOENT)
+		log_debug("%s: %s", path, strerror(errno));
 }

@@ -17,4 +17,8 @@ void stage_reserve_fill(struct stage_reserve *r, int fd, uint64_t end);
 /* Is the disk full but for this? Looks again when it was. */
 bool stage_reserve_is_tight(struct stage_reserve *r, int fd);
 
+/* A file of its own in `dir` keeps some more, for opening the journal and for closing it, which moves the log into the database. */
+void stage_reserve_park(const char *dir);
+void stage_reserve_unpark(const char *dir);
+
 #endif
