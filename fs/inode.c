@@ -16,6 +16,9 @@
  *   our rename                     same          under the new name
  *   unlink, rename over            same          no: detached, until its last reference
  *
+ * A revision may be seen by several paths: repo/ and repo@main/. Its files have one inode in all of them, so that there is one
+ * page cache. A folder cannot be in two places for the kernel, so the ones after the first are aliases of that.
+ *
  * An inode lives while the kernel knows it (lookups), a handle or a child refers to it; all three count in refs.
  */
 #define LOG_MODULE "inode"
@@ -229,6 +232,12 @@ int inode_make(struct inode_table *t, struct inode *parent, const char *name, co
 	i->parent = parent;
 	if (parent)
 		parent->refs++;
+	i->real = spec->real;
+	if (i->real) {
+		i->real->refs++;
+		i->next_alias = i->real->aliases;
+		i->real->aliases = i;
+	}
 	chain_add(&t->map[BY_ID], i, BY_ID);
 	chain_add(&t->map[BY_NAME], i, BY_NAME);
 	chain_add(&t->map[BY_INO], i, BY_INO);
@@ -255,6 +264,24 @@ struct inode *inode_ref(struct inode_table *t, struct inode *i)
 	return i;
 }
 
+static void drop_alias_locked(struct inode *i)
+{
+	struct inode **at = i->real ? &i->real->aliases : NULL;
+	while (at && *at != i)
+		at = &(*at)->next_alias;
+	if (at)
+		*at = i->next_alias;
+}
+
+size_t inode_aliases(struct inode_table *t, struct inode *real, uint64_t *ids, size_t max)
+{
+	LOCKED(&t->lock);
+	size_t n = 0;
+	for (struct inode *i = real->aliases; i && n < max; i = i->next_alias)
+		ids[n++] = i->id;
+	return n;
+}
+
 void inode_unref(struct inode_table *t, struct inode *i, uint64_t n)
 {
 	while (i) {
@@ -270,7 +297,9 @@ void inode_unref(struct inode_table *t, struct inode *i, uint64_t n)
 			chain_drop(&t->map[BY_INO], i, BY_INO);
 			t->n--;
 			parent = i->parent;
+			drop_alias_locked(i);
 		}
+		inode_unref(t, i->real, 1); /* which is no alias itself */
 		inode_free(i);
 		i = parent;
 		n = 1;

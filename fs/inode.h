@@ -23,6 +23,7 @@ struct rev {
 	char *sub;              /* folder that is the root of the mount (hf://a/b@main/sub); "" else */
 	enum tree_rev_kind kind;
 	bool writable;          /* a branch or pull request, and the mount is not ro */
+	struct inode *root;     /* its root folder, as it was seen first; referenced; guarded by the view's lock */
 	struct lock lock;       /* LOCK_INODE: names of this revision */
 	/* -- guarded by lock -- */
 	char commit[41];        /* the base of what is shown; "" until the first use */
@@ -62,6 +63,8 @@ struct inode {
 	uint64_t refs;        /* lookups of the kernel + references held by us */
 	struct inode *parent; /* referenced; NULL for the root */
 	char *name;           /* below parent; REVPART: the last component */
+	struct inode *real;   /* DIR: an alias, seen by another path (repo/ and repo@main/), of this one; referenced; NULL: none */
+	struct inode *aliases, *next_alias; /* of this one; among those of `real` */
 	bool detached;        /* no longer what its name means: unlinked, or replaced by a push */
 	struct inode *next[3]; /* hash chains: by nodeid, by name, by st_ino */
 	/* -- guarded by rev->lock -- */
@@ -90,6 +93,7 @@ struct inode_spec {
 	struct rev *rev;
 	const struct repo_id *repo;
 	uint64_t ino;
+	struct inode *real; /* it is an alias of this, which is none */
 	bool shared; /* a living one of that name, kind and revision is as good: two may be made at once */
 };
 /* The living inode of that name in `parent`, or NULL. Referenced. */
@@ -114,6 +118,8 @@ int inode_where(struct inode_table *t, struct inode *i, uint64_t *ret_parent, ch
 /* Calls each for every living inode of `rev` (NULL: those above the revisions); under the table's lock: it must not call back. */
 typedef void (*inode_each_fn)(void *arg, struct inode *i);
 void inode_each(struct inode_table *t, struct rev *rev, inode_each_fn each, void *arg);
+/* nodeids of the aliases of `real`, at most `max`; the answer is how many it wrote. */
+size_t inode_aliases(struct inode_table *t, struct inode *real, uint64_t *ids, size_t max);
 /* Inodes that are alive, for status. */
 size_t inode_count(struct inode_table *t);
 

@@ -371,20 +371,41 @@ int view_locate_dir(struct view *v, struct inode *dir, struct view_loc *ret)
 	return r < 0 ? r : view_locate(v, dir->rev, path, ret);
 }
 
+int view_alias(struct view *v, struct inode *dir, const char *name, struct inode *real, struct inode **ret)
+{
+	if (!dir->real || real->kind == INODE_FILE) {
+		*ret = real;
+		return 0;
+	}
+	struct inode *inode = inode_find(v->table, dir, name);
+	int r = 0;
+	if (!inode || inode->real != real) {
+		struct inode_spec spec = {
+			.kind = INODE_DIR, .rev = dir->rev, .ino = hash_text64(dir->ino, name, strlen(name)), .real = real};
+		view_put(v, inode, 1);
+		r = inode_make(v->table, dir, name, &spec, &inode);
+	}
+	view_put(v, real, 1);
+	if (r == 0)
+		*ret = inode;
+	return r;
+}
+
 static int lookup_in_rev(struct view *v, struct inode *dir, const char *name, struct inode **ret, struct view_need *need)
 {
+	struct inode *real = view_real(dir), *found;
 	int r = view_use(v, dir->rev, need);
 	if (r < 0)
 		return r;
 	LOCKED(&dir->rev->lock);
 	struct view_loc loc CLEANUP(view_loc_fini) = {0};
 	struct view_ent ent;
-	r = view_locate_dir(v, dir, &loc);
+	r = view_locate_dir(v, real, &loc);
 	if (r == 0)
 		r = view_find(v, dir->rev, &loc, name, &ent, need);
-	if (r < 0)
-		return r;
-	return ent.kind == STAGE_NONE ? -ENOENT : view_child(v, dir, &loc, name, &ent, ret);
+	if (r == 0)
+		r = ent.kind == STAGE_NONE ? -ENOENT : view_child(v, real, &loc, name, &ent, &found);
+	return r < 0 ? r : view_alias(v, dir, name, found, ret);
 }
 
 /* -- above the revisions -- */
@@ -404,6 +425,23 @@ static int upper_child(struct view *v, struct inode *dir, const char *name, enum
 	return inode_make(v->table, dir, name, &spec, ret);
 }
 
+/* The root folder of a revision under that name. The first one stays; others are aliases of it. */
+static int rev_root(struct view *v, struct inode *dir, const char *entry, struct rev *rev, struct inode **ret)
+{
+	LOCKED(&v->lock);
+	struct inode *inode = inode_find(v->table, dir, entry);
+	if (inode && inode->kind == INODE_DIR && inode->rev == rev) {
+		*ret = inode;
+		return 0;
+	}
+	view_put(v, inode, 1);
+	struct inode_spec spec = {.kind = INODE_DIR, .rev = rev, .ino = view_ino(rev, ""), .real = rev->root, .shared = true};
+	int r = inode_make(v->table, dir, entry, &spec, ret);
+	if (r == 0 && !rev->root)
+		rev->root = inode_ref(v->table, *ret);
+	return r;
+}
+
 /* The root folder of revision `name` of a repository. */
 static int lookup_rev_root(struct view *v, struct inode *dir, const char *entry, const struct tree_repo *repo,
                            const char *name, struct inode **ret, struct view_need *need)
@@ -417,7 +455,7 @@ static int lookup_rev_root(struct view *v, struct inode *dir, const char *entry,
 	struct rev *rev;
 	if (r == 0)
 		r = view_rev_get(v, repo, name, "", &head, &rev);
-	return r < 0 ? r : upper_child(v, dir, entry, INODE_DIR, rev, NULL, ret);
+	return r < 0 ? r : rev_root(v, dir, entry, rev, ret);
 }
 
 static int find_repo(struct view *v, const struct repo_id *id, struct tree_repo *ret, struct view_need *need)
@@ -608,6 +646,11 @@ static void apply(struct stat *st, const struct stage_attr *attr, unsigned what)
 
 int view_stat(struct view *v, struct inode *inode, struct stat *ret, double *timeout_s)
 {
+	if (inode->real) {
+		int r = view_stat(v, inode->real, ret, timeout_s);
+		ret->st_ino = inode->ino;
+		return r;
+	}
 	const struct opts *o = v->env.opts;
 	bool dir = inode->kind != INODE_FILE, staged = false;
 	struct stat st = {
@@ -657,184 +700,12 @@ int view_stat(struct view *v, struct inode *inode, struct stat *ret, double *tim
 	return 0;
 }
 
-/* -- bytes -- */
-
-int view_source_for(struct view *v, struct rev *rev, struct inode *inode, const struct blob_key *key,
-                    const char *commit, const char *path, struct source **ret)
-{
-	if (!inode->source || !hash_key_equal(fetch_key(inode->source), key)) {
-		struct hub_place place = {.id = rev->repo, .path = path};
-		memcpy(place.commit, commit, sizeof(place.commit));
-		struct source *source;
-		int r = fetch_open(v->env.fetch, key, &place, &source);
-		if (r < 0)
-			return r;
-		fetch_close(inode->source);
-		inode->source = source;
-	}
-	*ret = fetch_ref(inode->source);
-	return 0;
-}
-
-static ssize_t read_source(struct source *source, uint64_t off, void *buf, size_t len, struct view_need *need)
-{
-	struct source *held CLEANUP(fetch_closep) = source;
-	ssize_t n = fetch_read(held, off, buf, len);
-	if (n == -EAGAIN) {
-		view_need_fini(need);
-		need->what = VIEW_NEED_BLOCKS;
-		need->off = off;
-		need->len = len;
-		need->source = STEAL(held);
-	}
-	return n;
-}
-
-static ssize_t read_clean(struct view *v, struct inode *inode, uint64_t off, void *buf, size_t len,
-                          struct view_need *need)
-{
-	struct rev *rev = inode->rev;
-	struct source *source;
-	{
-		LOCKED(&rev->lock);
-		if (inode->snode)
-			return -ESTALE; /* it was staged just now */
-		if (!inode->place)
-			return -EIO; /* its staged bytes were thrown away */
-		if (off >= inode->key.size)
-			return 0;
-		len = MIN(len, inode->key.size - off);
-		int r = view_source_for(v, rev, inode, &inode->key, inode->place->commit, inode->place->path, &source);
-		if (r < 0)
-			return r;
-	}
-	return read_source(source, off, buf, len, need);
-}
-
-static int gap_source(struct view *v, struct inode *inode, const struct stage_gap *gap, struct source **ret)
-{
-	LOCKED(&inode->rev->lock);
-	return view_source_for(v, inode->rev, inode, &gap->key, gap->commit, gap->path, ret);
-}
-
-/* -ESTALE: the node went, the file is clean now. */
-static ssize_t read_staged(struct view *v, struct inode *inode, struct stage *stage, uint64_t snode, uint64_t off,
-                           void *buf, size_t len, struct view_need *need)
-{
-	struct stage_gap gap;
-	size_t done = 0;
-	while (done < len) {
-		ssize_t n = stage_read(stage, snode, off + done, (char *)buf + done, len - done, &gap);
-		if (n == -ENOENT)
-			return -ESTALE;
-		if (n < 0)
-			return n;
-		if (n == 0 && gap.len == 0)
-			break;
-		if (n == 0) {
-			struct source *source;
-			int r = gap_source(v, inode, &gap, &source);
-			if (r < 0)
-				return r;
-			n = read_source(source, gap.off, (char *)buf + done, MIN(len - done, gap.len), need);
-			if (n <= 0)
-				return n < 0 ? n : -EIO;
-		}
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
-}
-
-ssize_t view_read(struct view *v, struct inode *inode, uint64_t off, void *buf, size_t len, struct view_need *need)
-{
-	/* A commit may settle the file between two looks, and a writer may stage it: then look again. */
-	for (;;) {
-		struct stage *stage;
-		uint64_t snode;
-		{
-			LOCKED(&inode->rev->lock);
-			view_check_snode(inode->rev, inode);
-			stage = inode->rev->stage;
-			snode = inode->snode;
-			if (snode)
-				inode->rev->users++; /* the stage stays while it is read */
-		}
-		ssize_t n = snode ? read_staged(v, inode, stage, snode, off, buf, len, need)
-		                  : read_clean(v, inode, off, buf, len, need);
-		if (snode)
-			view_release(inode->rev);
-		if (n != -ESTALE)
-			return n;
-	}
-}
-
-int view_blob(struct view *v, struct inode *inode, struct stage_blob *blob, char **ret_path)
-{
-	LOCKED(&inode->rev->lock);
-	view_check_snode(inode->rev, inode);
-	if (inode->snode || !inode->place)
-		return -ENODATA;
-	*ret_path = strdup(inode->place->path);
-	if (!*ret_path)
-		return -ENOMEM;
-	*blob = (struct stage_blob){.key = inode->key, .path = *ret_path};
-	memcpy(blob->commit, inode->place->commit, sizeof(blob->commit));
-	return 0;
-}
-
-uint64_t view_snode(struct inode *inode)
-{
-	LOCKED(&inode->rev->lock);
-	view_check_snode(inode->rev, inode);
-	return inode->snode;
-}
-
-int view_opened(struct view *v, struct inode *inode)
-{
-	struct rev *rev = inode->rev;
-	LOCKED(&rev->lock);
-	bool staged = inode->snode != 0;
-	view_check_snode(rev, inode);
-	/* What it was is gone (replaced, deleted, discarded) since the kernel looked: it looks the name up again. */
-	if (!inode->snode && (!inode->place || (staged && inode_is_detached(v->table, inode))))
-		return -ESTALE;
-	if (inode->opens == 0 && inode->snode) {
-		int r = stage_pin(rev->stage, inode->snode);
-		if (r < 0)
-			return r;
-		inode->pinned = true;
-		rev->users++;
-	}
-	inode->opens++;
-	return 0;
-}
-
-void view_closed(struct view *v, struct inode *inode)
-{
-	struct rev *rev = inode->rev;
-	struct source *source = NULL;
-	{
-		LOCKED(&rev->lock);
-		assert(inode->opens > 0);
-		if (--inode->opens > 0)
-			return;
-		source = STEAL(inode->source);
-		if (inode->pinned) {
-			stage_unpin(rev->stage, inode->snode);
-			inode->pinned = false;
-			rev->users--;
-			view_check_snode(rev, inode);
-		}
-	}
-	fetch_close(source);
-}
-
 int view_path(struct view *v, struct inode *inode, char **ret)
 {
 	char *path AUTO_FREE = NULL;
 	if (!inode->rev)
 		return -ENOENT;
-	int r = inode_path(v->table, inode, &path);
+	int r = inode_path(v->table, view_real(inode), &path);
 	if (r < 0)
 		return r;
 	char *full = inode->rev->sub[0] ? view_join(inode->rev->sub, path) : STEAL(path);

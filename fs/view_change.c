@@ -108,12 +108,34 @@ static int check_name(struct view *v, struct inode *dir, const char *name, bool 
 	return ignore_match(v->env.ignore, path, is_dir) ? 0 : hub_path_check(path);
 }
 
+#define PATHS_MAX 16 /* by which one revision is seen at once, that are told of changes; for others their entries age */
+
+/* A name in the folder (NULL: none), and its own attributes, were changed by one of the paths that it is seen by: what the kernel
+ * remembers of the others expires. */
+static void tell_others(struct view *v, struct inode *seen, const char *name)
+{
+	struct notify *notify = atomic_load(&v->notify);
+	struct inode *real = view_real(seen);
+	uint64_t ids[PATHS_MAX + 1];
+	size_t n = notify ? inode_aliases(v->table, real, ids, PATHS_MAX) : 0;
+	if (n > 0)
+		ids[n++] = real->id;
+	for (size_t i = 0; i < n; i++) {
+		if (ids[i] == seen->id)
+			continue;
+		notify_attr(notify, ids[i]);
+		if (name)
+			notify_entry(notify, ids[i], name);
+	}
+}
+
 /* stage_create, stage_create_open or stage_mkdir. */
 typedef int (*make_fn)(struct stage *s, uint64_t parent, const char *name, mode_t mode, uint64_t *ret);
 
-static int make(struct view *v, struct inode *dir, const char *name, mode_t mode, make_fn how, struct inode **ret,
+static int make(struct view *v, struct inode *seen, const char *name, mode_t mode, make_fn how, struct inode **ret,
                 struct view_need *need)
 {
+	struct inode *dir = view_real(seen), *made;
 	bool is_dir = how == stage_mkdir;
 	int r = prepare(v, dir, need);
 	if (r == 0)
@@ -135,7 +157,11 @@ static int make(struct view *v, struct inode *dir, const char *name, mode_t mode
 	if (r < 0)
 		return r;
 	ent.kind = is_dir ? STAGE_DIR : STAGE_FILE;
-	return view_child(v, dir, &loc, name, &ent, ret);
+	r = view_child(v, dir, &loc, name, &ent, &made);
+	if (r < 0)
+		return r;
+	tell_others(v, seen, name);
+	return view_alias(v, seen, name, made, ret);
 }
 
 int view_create(struct view *v, struct inode *dir, const char *name, mode_t mode, bool open, struct inode **ret,
@@ -199,8 +225,9 @@ static int keep_dir(struct rev *rev, const struct view_loc *dir, const struct vi
 	return ent->dir_in_base ? 0 : stage_keep(rev->stage, dir->snode, true);
 }
 
-static int take_away(struct view *v, struct inode *dir, const char *name, enum stage_kind kind, struct view_need *need)
+static int take_away(struct view *v, struct inode *seen, const char *name, enum stage_kind kind, struct view_need *need)
 {
+	struct inode *dir = view_real(seen);
 	int r = prepare(v, dir, need);
 	if (r < 0)
 		return r;
@@ -227,6 +254,9 @@ static int take_away(struct view *v, struct inode *dir, const char *name, enum s
 	if (r < 0)
 		return r;
 	detach_name(v, dir, name);
+	if (seen != dir)
+		detach_name(v, seen, name);
+	tell_others(v, seen, name);
 	return 0;
 }
 
@@ -342,9 +372,10 @@ static void move_inode(struct view *v, struct inode *dir, const char *name, stru
 	view_put(v, inode, 1);
 }
 
-int view_rename(struct view *v, struct inode *dir, const char *name, struct inode *newdir, const char *newname,
+int view_rename(struct view *v, struct inode *seen, const char *name, struct inode *newseen, const char *newname,
                 unsigned flags, struct view_need *need)
 {
+	struct inode *dir = view_real(seen), *newdir = view_real(newseen);
 	if (flags & ~(unsigned)RENAME_NOREPLACE)
 		return -EINVAL;
 	if (!dir->rev || dir->rev != newdir->rev)
@@ -379,6 +410,10 @@ int view_rename(struct view *v, struct inode *dir, const char *name, struct inod
 	if (r < 0)
 		return r;
 	move_inode(v, dir, name, newdir, newname);
+	if (seen != dir)
+		move_inode(v, seen, name, newseen, newname);
+	tell_others(v, seen, name);
+	tell_others(v, newseen, newname);
 	return 0;
 }
 
@@ -456,8 +491,9 @@ static void merge(struct stage_attr *to, unsigned what, const struct stage_attr 
 }
 
 /* rev->lock held. */
-static int set_dir_attr(struct view *v, struct inode *dir, unsigned what, const struct stage_attr *attr)
+static int set_dir_attr(struct view *v, struct inode *seen, unsigned what, const struct stage_attr *attr)
 {
+	struct inode *dir = view_real(seen);
 	struct rev *rev = dir->rev;
 	struct view_loc loc CLEANUP(view_loc_fini) = {0};
 	if (!rev->stage)
@@ -486,8 +522,12 @@ int view_setattr(struct view *v, struct inode *inode, unsigned what, const struc
 	view_check_snode(rev, inode);
 	if (inode->snode)
 		return stage_setattr(rev->stage, inode->snode, what, attr);
-	if (inode->kind != INODE_FILE)
-		return set_dir_attr(v, inode, what, attr);
+	if (inode->kind != INODE_FILE) {
+		r = set_dir_attr(v, inode, what, attr);
+		if (r == 0)
+			tell_others(v, inode, NULL);
+		return r;
+	}
 	if (!inode->local)
 		inode->local = calloc(1, sizeof(*inode->local));
 	if (!inode->local)
@@ -733,7 +773,7 @@ static void tell_deleted(struct discarding *d, struct notify *notify, const char
 	for (size_t i = 0; i < d->n; i++) {
 		char *dir AUTO_FREE = NULL;
 		const char *rest = path + skip;
-		if (d->inodes[i]->kind != INODE_DIR || inode_path(v->table, d->inodes[i], &dir) < 0)
+		if (d->inodes[i]->kind != INODE_DIR || inode_path(v->table, view_real(d->inodes[i]), &dir) < 0)
 			continue;
 		size_t len = strlen(dir);
 		if (len && (!is_below(rest, dir) || rest[len] != '/'))

@@ -73,6 +73,15 @@ int view_recover(struct view *v, const struct repo_source *source) MUST_USE;
 int view_need_list(struct view_need *need, const struct repo_id *repo, const char *commit, const char *path);
 int view_need_name(struct view_need *need, int what, const struct repo_id *repo, const char *text);
 
+/* The folder itself: of an alias that which it stands for. */
+static inline struct inode *view_real(struct inode *dir)
+{
+	return dir->real ? dir->real : dir;
+}
+/* What `real` is for who looks from folder `dir`: itself, or when `dir` is an alias and it is a folder, an alias of it below that.
+ * Takes a reference of `real`. */
+int view_alias(struct view *v, struct inode *dir, const char *name, struct inode *real, struct inode **ret) MUST_USE;
+
 /* The inode of a file or folder under its name, made or found: see the table of inode.c. rev->lock held. */
 int view_child(struct view *v, struct inode *dir, const struct view_loc *loc, const char *name, const struct view_ent *ent,
                struct inode **ret) MUST_USE;

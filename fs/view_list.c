@@ -219,7 +219,7 @@ int view_list(struct view *v, struct inode *dir, struct view_dir **ret, struct v
 		return -ENOMEM;
 	int r = -ENOTDIR;
 	if (dir->kind == INODE_DIR)
-		r = list_rev_dir(v, dir, d, need);
+		r = list_rev_dir(v, view_real(dir), d, need);
 	else if (dir->kind == INODE_REVS || dir->kind == INODE_REVPART)
 		r = list_revs(v, dir, d, need);
 	else if (dir->kind != INODE_FILE)

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from harness import eventually
-from test_write import Both, MIB, WEIGHTS
+from test_write import Both, FILES, MIB, WEIGHTS
 
 FALLOCATE = """
 import ctypes
@@ -467,3 +467,70 @@ def test_editing_a_large_file_stages_what_is_written(mount, box, hub):
     with open(hub.lfs_path(repo.id, "big.bin"), "rb") as file:
         file.seek(128 * MIB)
         assert file.read(4100) == b"edit" * 1024 + bytes(4)
+
+
+# One branch, seen by several paths
+
+def test_a_branch_seen_by_two_paths_is_one(mount, box):
+    """repo/, repo@main/ and repo@/main/ of a mount of the whole Hub: what is changed by one is seen by the others at once, also in
+    pages that the kernel holds."""
+    repo = box.repo(FILES)
+    m = mount("hf://", "commit=manual")
+    user, name = repo.id.split("/")
+    paths = [f"{user}/{name}", f"{user}/{name}@main", f"{user}/{name}@/main"]
+    out = m.py("""
+        one, two, three = sys.argv[1:]
+        def read(path):
+            with open(path, 'rb') as file:
+                return file.read()
+        print({os.stat(p + '/w.bin').st_ino for p in sys.argv[1:]}.__len__(), len({os.stat(p).st_ino for p in sys.argv[1:]}))
+        print(len({read(p + '/w.bin') for p in sys.argv[1:]}), sorted(os.listdir(one)) == sorted(os.listdir(three)))
+        with open(two + '/w.bin', 'r+b', 0) as file:          # pages of all three are there
+            os.pwrite(file.fileno(), b'new bytes', 1000)
+            print({read(p + '/w.bin')[1000:1009] for p in sys.argv[1:]})
+        with mmap.mmap(os.open(one + '/w.bin', os.O_RDWR), 0) as view, open(three + '/w.bin', 'r+b', 0) as file:
+            os.pwrite(file.fileno(), b'mapped', 5000)
+            print(view[5000:5006])
+            view[:4] = b'view'
+            view.flush()
+        print({read(p + '/w.bin')[:4] for p in sys.argv[1:]})
+        with open(one + '/log', 'ab', 0) as a, open(two + '/log', 'ab', 0) as b:
+            for n in range(10):
+                (a if n % 2 else b).write(b'%d' % n)
+        print({read(p + '/log') for p in sys.argv[1:]})
+        """, *paths)
+    assert out.splitlines() == ["1 3", "1 True", "{b'new bytes'}", "b'mapped'", "{b'view'}", "{b'0123456789'}"]
+
+    names = """
+        one, two, three = sys.argv[1:]
+        def see(what):
+            return {what(p) for p in sys.argv[1:]}
+        see(lambda p: tuple(sorted(os.listdir(p + '/b'))))
+        see(lambda p: os.path.exists(p + '/b/fresh'))           # remembered as absent
+        open(two + '/b/fresh', 'w').close()
+        print(see(lambda p: os.path.exists(p + '/b/fresh')))
+        os.rename(three + '/b/fresh', three + '/b/d/moved')
+        print(see(lambda p: (os.path.exists(p + '/b/fresh'), os.path.exists(p + '/b/d/moved'))))
+        os.unlink(one + '/b/d/moved')
+        print(see(lambda p: os.path.exists(p + '/b/d/moved')))
+        here = os.open(two + '/b/d', os.O_RDONLY)
+        os.rename(two + '/b', two + '/b2')
+        print(see(lambda p: (os.path.isdir(p + '/b'), tuple(sorted(os.listdir(p + '/b2'))))), os.listdir(here))
+        os.mkdir(three + '/b2/new')
+        os.chmod(one + '/b2/new', 0o700)
+        print(see(lambda p: oct(os.stat(p + '/b2/new').st_mode)))
+        os.chdir(two + '/b2/d')
+        os.rename('../../b2', '../../b3')
+        print(os.getcwd().endswith('@main/b3/d'), sorted(os.listdir('.')))
+        os.chdir(os.environ['MNT'])
+        os.rmdir(one + '/b3/new')
+        print(see(lambda p: os.path.exists(p + '/b3/new')))
+        """
+    lines = m.py(names, *paths).splitlines()
+    assert lines == ["{True}", "{(False, True)}", "{False}", "{(False, ('c.txt', 'd'))} ['e.txt', 'w2.bin']",
+                     "{'0o40700'}", "True ['e.txt', 'w2.bin']", "{False}"]
+    box.hugfs("commit", m.path(paths[1]))
+    assert m.read(paths[0] + "/log") == b"0123456789" == repo.content("log")
+    assert repo.content("w.bin")[1000:1009] == b"new bytes" and "b3/c.txt" in repo.paths()
+    box.hugfs("discard", "-y", m.path(paths[2]))
+    assert m.ls(paths[0]) == m.ls(paths[1]) == m.ls(paths[2])
