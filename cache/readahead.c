@@ -12,10 +12,9 @@
 #include <strings.h>
 
 /* The kernel sends the read-aheads of one reader out of order: so much before and after the end of a stream
- * still belongs to it; of one that has not proven itself, one of its largest requests. */
+ * still belongs to it. */
 #define BACK ((uint64_t)4 << 20)
-#define FORWARD ((uint64_t)4 << 20)
-#define NEAR ((uint64_t)1 << 20)
+#define FORWARD ((uint64_t)1 << 20)
 #define SPARSE 8                        /* a stream has read one byte in so many at least */
 #define GROWTH 4                        /* x what was read in a row: the window where readers wait */
 #define PART_MAX ((uint64_t)32 << 20)   /* hides a round trip of 40 ms on every line that one can buy */
@@ -55,10 +54,9 @@ static struct readahead_stream *match(struct readahead *ra, uint64_t off)
 
 	for (int i = 0; i < READAHEAD_STREAMS; i++) {
 		struct readahead_stream *s = &ra->streams[i];
-		uint64_t forward = s->window ? FORWARD : NEAR;
 
-		if (s->used == 0 || off > s->next_off + forward || off + BACK < s->next_off ||
-		    off + NEAR < s->start)
+		if (s->used == 0 || off > s->next_off + FORWARD || off + BACK < s->next_off ||
+		    off + FORWARD < s->start)
 			continue;
 		if (!best || distance(off, s->next_off) < distance(off, best->next_off))
 			best = s;
@@ -175,7 +173,7 @@ void readahead_note(struct readahead *ra, const struct readahead_read *read, str
 	s->bytes += end - MAX(read->off, s->next_off);
 	s->next_off = end;
 	s->issued_end = MAX(s->issued_end, align_up(end));
-	if (read->max_window < READAHEAD_BLOCK || read->off <= s->start + READAHEAD_PROOF ||
+	if (read->max_window < READAHEAD_BLOCK || read->off <= s->start + MAX(READAHEAD_PROOF, 2 * read->len) ||
 	    s->bytes < (end - s->start) / SPARSE || (!s->window && !read->follows))
 		return;
 	open = look_around(ra, read, ret);

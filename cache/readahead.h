@@ -2,7 +2,7 @@
  *
  * Streams belong to the inode: forked readers and the kernel's reordered read-ahead each find their own. A
  * window opens when a read goes on about where the last ended and more than READAHEAD_PROOF bytes before it were
- * read in a row (a header opens none, nor what the kernel asks ahead while the first answer is still to come), grows when a reader had to
+ * read in a row, and two reads as large as it (a header opens none, nor what the kernel asks ahead of a program), grows when a reader had to
  * wait, and closes for random access: a read that goes on nowhere starts a stream without a window. A
  * stream that nobody read for READAHEAD_DEAD_MS while others were is dead: what it asked for is taken back.
  *

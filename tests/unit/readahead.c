@@ -75,12 +75,21 @@ static void test_first_reads_ask_nothing(void **state)
 	assert_int_equal(note(5 * GIB, 128 * KIB, true), 0);
 }
 
-/* The kernel's requests of 512 KiB: the second comes with the first, whatever the program does. */
-static void test_two_large_reads_open_nothing(void **state)
+/* The kernel's requests of 512 KiB: two come with the first, whatever the program does. */
+static void test_few_large_reads_open_nothing(void **state)
 {
 	assert_int_equal(note(0, 512 * KIB, true), 0);
 	assert_int_equal(note(512 * KIB, 512 * KIB, false), 0);
-	assert_int_equal(note(MIB, 512 * KIB, true), READAHEAD_FIRST);
+	assert_int_equal(note(MIB, 512 * KIB, true), 0);
+	assert_int_equal(note(MIB + 512 * KIB, 512 * KIB, true), READAHEAD_FIRST);
+}
+
+/* A column of a parquet file: half a block of each row group, and what the kernel asks beside it. */
+static void test_strides_ask_nothing(void **state)
+{
+	for (uint64_t at = 1900 * KIB; at < 100 * MIB; at += 4860 * KIB)
+		for (uint64_t i = 0; i < 3; i++)
+			assert_int_equal(note(at + i * 512 * KIB, 512 * KIB, true), 0);
 }
 
 /* Requests of 1 MiB, the second of them sent before the first is answered: no program has read so far yet. */
@@ -89,8 +98,10 @@ static void test_the_kernel_alone_opens_nothing(void **state)
 	assert_int_equal(note(0, MIB, true), 0);
 	follows = false;
 	assert_int_equal(note(MIB, MIB, true), 0);
+	assert_int_equal(note(2 * MIB, MIB, true), 0);
+	assert_int_equal(note(3 * MIB, MIB, true), 0);
 	follows = true;
-	assert_int_equal(note(2 * MIB, MIB, true), READAHEAD_FIRST);
+	assert_int_equal(note(4 * MIB, MIB, true), READAHEAD_FIRST);
 }
 
 static void test_sequential_opens_and_grows(void **state)
@@ -265,7 +276,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_first_reads_ask_nothing, setup),
-		cmocka_unit_test_setup(test_two_large_reads_open_nothing, setup),
+		cmocka_unit_test_setup(test_few_large_reads_open_nothing, setup),
+		cmocka_unit_test_setup(test_strides_ask_nothing, setup),
 		cmocka_unit_test_setup(test_the_kernel_alone_opens_nothing, setup),
 		cmocka_unit_test_setup(test_sequential_opens_and_grows, setup),
 		cmocka_unit_test_setup(test_parts, setup),
