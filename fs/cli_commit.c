@@ -160,18 +160,21 @@ static int discard_at(const struct control_mount *m, bool sure)
 	const struct control_request look = {.verb = CONTROL_STATUS, .path = m->path};
 	const struct control_request req = {.verb = CONTROL_DISCARD, .path = m->path};
 	struct control_answer ans = {0};
+	bool held = false;
 	size_t n;
 	int r = cli_ask(m, &look, &ans);
 
 	if (r != CLI_OK)
 		return r;
 	n = print_what_goes(&ans);
+	for (size_t i = 0; i < ans.n_revs; i++)
+		held = held || *cli_or_empty(ans.revs[i].transaction);
 	control_answer_fini(&ans);
-	if (n == 0) {
+	if (n == 0 && !held) {
 		puts("nothing is staged there");
 		return CLI_OK;
 	}
-	if (!sure && !agreed(n))
+	if (n > 0 && !sure && !agreed(n))
 		return cli_complain("nothing was thrown away (-y does it without asking)");
 	ans = (struct control_answer){0};
 	r = cli_ask(m, &req, &ans);

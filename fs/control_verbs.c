@@ -212,6 +212,7 @@ static int publish_one(struct control *c, struct rev *rev, const struct control_
 		.interrupted = w->req->interrupted,
 		.may_empty = w->req->verb == CONTROL_COMMIT,
 		.ends = w->req->verb == CONTROL_END,
+		.held = w->req->verb == CONTROL_COMMIT,
 		.pr = w->req->pr,
 	};
 	struct publish *p;
@@ -255,7 +256,8 @@ static int work_publish(void *arg, struct rev *rev)
 	if (r == 0)
 		r = came.err;
 	slot->error = r < 0 ? -r : r;
-	slot->error_text = strdup(r == -EBUSY && !came.text[0] ? BUSY_TEXT : came.text);
+	slot->error_text = strdup(r != -EBUSY || came.text[0] ? came.text
+	                          : strcmp(slot->transaction ? slot->transaction : "", "held") == 0 ? HELD_TEXT : BUSY_TEXT);
 	slot->commit = strdup(came.commit);
 	slot->url = came.pr_url ? STEAL(came.pr_url) : STEAL(came.url);
 	slot->left_out = came.left_out;
@@ -289,6 +291,9 @@ static int do_discard(struct control *c, const struct control_scope *scope, stru
 		view_release(scope->rev);
 	}
 	control_leave(c);
+	if (r == -EPERM)
+		return control_fail(ans, r, "a transaction that did not end is held there, and goes back as a whole: name the "
+		                    "revision's folder");
 	if (r == -EBUSY)
 		return control_fail(ans, r, "a commit or a transaction is under way: try again when it is done");
 	if (r < 0 && r != -ENOENT)
@@ -369,6 +374,8 @@ void control_hold(struct control *c, const struct control_request *req)
 static int do_end(struct control *c, struct control_work *w)
 {
 	const char *outcome = w->req->outcome ? w->req->outcome : "";
+	char all[] = "";
+	const struct control_scope whole = {.rev = w->scope->rev, .path = all};
 
 	if (!w->scope->rev)
 		return control_fail(w->ans, -EINVAL, "name a path in one revision");
@@ -376,7 +383,7 @@ static int do_end(struct control *c, struct control_work *w)
 		return view_each_rev(c->env.view, work_publish, w);
 	control_hold(c, w->req);
 	if (strcmp(outcome, "discard") == 0)
-		return do_discard(c, w->scope, w->ans);
+		return do_discard(c, &whole, w->ans);
 	return view_each_rev(c->env.view, work_status, w);
 }
 

@@ -70,6 +70,7 @@ struct publish_ask {
 	bool resolve;           /* on_conflict counts, not the option, and what is in conflict already is part of it */
 	enum commit_on_conflict on_conflict;
 	bool ends;              /* of a transaction: its commit; others get -EBUSY while it runs */
+	bool held;              /* also of what a transaction left that did not end well; else -EBUSY */
 	bool pr;                /* to a pull request, as with the option pr from now on */
 	bool may_empty;         /* also a commit that leaves no file but .gitattributes, which is held otherwise (-EPERM) */
 };

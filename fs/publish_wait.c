@@ -385,6 +385,12 @@ static void withdraw_locked(struct publish *p, const struct asking *asking)
 	}
 }
 
+/* May a commit be asked for, as the branch's transaction stands? */
+static bool may_ask_locked(const struct publish *p, const struct publish_ask *ask)
+{
+	return p->tx == STAGE_TX_NONE || ask->ends || (p->tx == STAGE_TX_HELD && ask->held);
+}
+
 static int ask_and_wait(struct publish *p, struct asking *asking, int64_t deadline_ms)
 {
 	int64_t until = deadline_ms ? util_now_ms() + deadline_ms : INT64_MAX;
@@ -394,7 +400,7 @@ static int ask_and_wait(struct publish *p, struct asking *asking, int64_t deadli
 		return -ENOMEM;
 	w->asking = asking;
 	LOCKED(&p->lock);
-	if (p->stopping || (p->tx == STAGE_TX_RUNNING && !asking->ask->ends)) {
+	if (p->stopping || !may_ask_locked(p, asking->ask)) {
 		free(w);
 		return p->stopping ? -ECANCELED : -EBUSY;
 	}

@@ -761,8 +761,6 @@ int stage_discard(struct stage *s, const char *path)
 
 		if (s->committing || s->has_intent)
 			return -EBUSY;
-		if (s->tx == STAGE_TX_RUNNING)
-			return -EBUSY;
 		while (*path && n) {
 			AUTO_FREE char *part = strndup(path, strcspn(path, "/"));
 

@@ -164,8 +164,8 @@ int view_settle(void *arg, const char *ref, const char *commit, int64_t date_s);
 int view_discard_path(void *arg, const char *path);
 /* Asks the Hub for the head now (blocks), and tells the kernel of names that may mean something else. */
 int view_refresh(struct view *v, struct rev *rev, struct hub_error *err) MUST_USE;
-/* Throws away what is staged at the path below the revision and tells the kernel. A transaction goes as a whole, whatever
- * the path: what was there when it began is there again. */
+/* Throws away what is staged at the path below the revision and tells the kernel. A transaction that is held goes as a whole:
+ * what was there when it began is there again; -EPERM for a path below. -EBUSY while one is running. */
 int view_discard(struct view *v, struct rev *rev, const char *path) MUST_USE;
 
 #endif

@@ -827,16 +827,8 @@ int view_refresh(struct view *v, struct rev *rev, struct hub_error *err)
 	return r == -EAGAIN ? 0 : r;
 }
 
-int view_discard_path(void *arg, const char *path)
-{
-	struct rev *rev = arg;
-	size_t n = strlen(rev->sub);
-	if (n && (strncmp(path, rev->sub, n) != 0 || (path[n] && path[n] != '/')))
-		return stage_discard(rev->stage, path); /* outside of what is shown */
-	return view_discard(rev->view, rev, path + n + (n && path[n]));
-}
-
-int view_discard(struct view *v, struct rev *rev, const char *path)
+/* `how` with the path from the branch's root. */
+static int discard(struct view *v, struct rev *rev, const char *path, int (*how)(struct stage *s, const char *path))
 {
 	struct discarding d = {.view = v, .rev = rev, .path = path};
 	char *full AUTO_FREE = rev->sub[0] ? view_join(rev->sub, path) : strdup(path);
@@ -848,8 +840,7 @@ int view_discard(struct view *v, struct rev *rev, const char *path)
 		inode_each(v->table, rev, collect_all, &d);
 		r = stage_each(rev->stage, collect_deleted, &d);
 		if (r == 0)
-			r = stage_tx_state(rev->stage) == STAGE_TX_HELD ? stage_tx_restore(rev->stage)
-			                                                : stage_discard(rev->stage, full);
+			r = how(rev->stage, full);
 		if (r == 0)
 			detach_staged(&d);
 	}
@@ -860,4 +851,33 @@ int view_discard(struct view *v, struct rev *rev, const char *path)
 	free(d.inodes);
 	buf_fini(&d.deleted);
 	return r;
+}
+
+int view_discard_path(void *arg, const char *path)
+{
+	struct rev *rev = arg;
+	size_t n = strlen(rev->sub);
+	if (n && (strncmp(path, rev->sub, n) != 0 || (path[n] && path[n] != '/')))
+		return stage_discard(rev->stage, path); /* outside of what is shown */
+	return discard(rev->view, rev, path + n + (n && path[n]), stage_discard);
+}
+
+static int restore(struct stage *s, const char *path)
+{
+	(void)path;
+	return stage_tx_restore(s);
+}
+
+int view_discard(struct view *v, struct rev *rev, const char *path)
+{
+	enum stage_tx tx;
+	{
+		LOCKED(&rev->lock);
+		tx = rev->stage ? stage_tx_state(rev->stage) : STAGE_TX_NONE;
+	}
+	if (tx == STAGE_TX_NONE)
+		return discard(v, rev, path, stage_discard);
+	if (tx == STAGE_TX_RUNNING)
+		return -EBUSY;
+	return *path ? -EPERM : discard(v, rev, path, restore);
 }

@@ -81,6 +81,58 @@ def test_a_failed_program_leaves_it_held(mount, box, hub):
     assert repo.files() == {"a.txt": b"1", "b.txt": b"2", "after": b"after\n"}
 
 
+def test_umount_leaves_what_is_held(mount, box):
+    repo = box.repo({"a.txt": b"1"})
+    m = mount(repo.uri, "commit_delay=0.2")
+    assert shell(box, m, "echo new > new; exit 1", check=False).status == 1
+    result = box.hugfs("umount", m.dir, check=False)
+    assert result.status == 3 and "held" in result.err and "new" in result.out + result.err
+    m.process.wait(10)
+    m.restart()
+    assert repo.published() == [] and status(box, m)["transaction"] == "held" and m.read("main/new") == b"new\n"
+
+
+def test_what_is_held_goes_back_as_a_whole(mount, box):
+    repo = box.repo({"a.txt": b"1"})
+    m = mount(repo.uri, "commit_delay=0.2")
+    assert shell(box, m, "mkdir d; echo one > d/one; echo two > two; exit 1", check=False).status == 1
+    refused = box.hugfs("discard", "-y", m.path("main/d/one"), check=False)
+    assert refused.status == 1 and "as a whole" in refused.err
+    assert m.read("main/d/one") == b"one\n" and m.read("main/two") == b"two\n"
+    box.hugfs("discard", "-y", m.path("main"))
+    assert status(box, m)["transaction"] == "" and not m.exists("main/d") and not m.exists("main/two")
+    # Also when nothing was changed.
+    assert shell(box, m, "exit 1", check=False).status == 1
+    box.hugfs("discard", m.path("main"))
+    assert status(box, m)["transaction"] == ""
+
+
+def test_a_held_conflict_becomes_a_pull_request(mount, box):
+    box.expect("proposed as")
+    repo = box.repo({"a.txt": b"1"})
+    m = mount(repo.uri, "on_conflict=pr")
+    assert shell(box, m, "echo mine > a.txt; echo local > x.tmp; exit 1", check=False).status == 1
+    repo.push({"a.txt": b"theirs"})
+    assert box.hugfs("commit", m.path("main")).out.strip().endswith("/discussions/1")
+    assert repo.content("a.txt", "refs/pr/1") == b"mine\n"
+    assert m.read("main/a.txt") == b"theirs" and m.read("main/x.tmp") == b"local\n"
+
+
+def test_a_conflict_of_a_run_becomes_a_pull_request(mount, box):
+    box.expect("proposed as")
+    repo = box.repo({"a.txt": b"1"})
+    m = mount(repo.uri, "on_conflict=pr")
+    child = box.spawn([box.session.binary, "run", m.path("main"), "--", harness.PYTHON, "-uc",
+                       f"open('{m.dir}/main/a.txt', 'w').write('mine'); print('written'); input()"])
+    child.expect("written")
+    repo.push({"a.txt": b"theirs"})
+    child.tell()
+    assert child.wait() == 0
+    child.close()
+    assert repo.content("a.txt", "refs/pr/1") == b"mine" and m.read("main/a.txt") == b"theirs"
+    assert status(box, m)["transaction"] == "" and status(box, m)["staged"]["files"] == 0
+
+
 def test_held_is_published_when_asked(mount, box):
     repo = box.repo({"a.txt": b"1"})
     m = mount(repo.uri)

@@ -672,7 +672,6 @@ static void a_transaction_is_taken_back(void **state)
 	assert_int_equal(stage_tx_begin(stage), 0);
 	assert_int_equal(stage_tx_begin(stage), -EBUSY);
 	assert_int_equal(stage_tx_state(stage), STAGE_TX_RUNNING);
-	assert_int_equal(stage_discard(stage, ""), -EBUSY);
 	stage_check(stage);
 	for (int round = 0; round < 2; round++) {
 		write_text(half, 4, " and more");
