@@ -28,6 +28,7 @@
 #include "log.h"
 
 #define WORKERS 4
+#define BACKGROUND_MAX 4096 /* reads that the kernel lets wait at once; it bounds what ordinary users may ask for */
 #define MAX_ROUNDS 64     /* needs of one request: a read of a much edited file has many gaps */
 #define ROOM ((uint64_t)64 << 20) /* that the cache gives up at once for who writes */
 #define KILLED_WAIT_MS 20 /* an exec blocks readers of /proc/PID until its FLUSH is answered */
@@ -629,12 +630,13 @@ unsigned ops_parked(struct ops *o)
 static void init(void *userdata, struct fuse_conn_info *conn)
 {
 	(void)userdata;
-	/* fuse-notes.md 1.2: readdirplus always (du of a million entries), and more requests in the background than libfuse's
-	 * 12, so that the kernel's read-ahead does not wait for our parked reads. */
+	/* fuse-notes.md 1.2: readdirplus always (du of a million entries). Every page that is not direct is read in the
+	 * background, and beyond this many of them the kernel lets nobody in: it must be more than there are readers
+	 * that wait for a stalled network, or cached reads would wait with them. */
 	conn->want &= ~(unsigned)(FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
 	                          FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE);
-	conn->max_background = 64;
-	conn->congestion_threshold = 48;
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = BACKGROUND_MAX / 4 * 3;
 }
 
 const struct fuse_lowlevel_ops *ops_table(void)

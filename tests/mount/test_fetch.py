@@ -263,6 +263,34 @@ def test_stalled_data_holds_up_nothing_else(mount, box, hub):
         assert reader.wait(5) == -9
 
 
+def test_cached_reads_pass_any_number_of_stalled_readers(mount, box, hub):
+    """The kernel lets only so many reads wait at once: 300 that are stalled must not be all of them."""
+    warm = noise(2 * MIB)
+    repo = box.repo({"warm.bin": warm})
+    hub.lfs_sparse(repo.id, "cold.bin", 1000 * MIB)
+    m = mount(repo.uri)
+    assert m.read("main/warm.bin") == warm
+    hub.fault(origin="data", stall=True, times=-1)
+    readers = m.start_py("""
+        import threading
+        cold = os.open('main/cold.bin', os.O_RDONLY)
+        for number in range(300):
+            threading.Thread(target=os.pread, args=(cold, 128 << 10, number * 3 << 20), daemon=True).start()
+        def reading():
+            tasks = [open(f'/proc/self/task/{task}/syscall').read() for task in os.listdir('/proc/self/task')]
+            return sum(text.startswith('17 ') for text in tasks)
+        while reading() < 300:
+            time.sleep(0.01)
+        say('waiting')
+        hear()
+        """)
+    readers.expect("waiting")
+    m.py("os.posix_fadvise(os.open('main/warm.bin', os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)")
+    assert m.read("main/warm.bin", timeout=10) == warm
+    readers.signal(9)
+    assert readers.wait(5) == -9
+
+
 def test_memory_of_many_readers(mount, box, hub):
     """What is in flight has a budget, whatever the number of readers."""
     budget = 32 * MIB
