@@ -186,7 +186,7 @@ static int recover(struct run *run)
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	commit_enter(run, COMMIT_LOOKING);
-	r = commit_parts_landed(run, commit);
+	r = commit_parts_landed(run, intent.token, commit);
 	if (r == 0)
 		return stage_intent_drop(c->env.stage); /* the parts that are there are gone on with */
 	if (r == 1)

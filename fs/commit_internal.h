@@ -97,7 +97,7 @@ bool commit_needs_parts(const struct run *run);
  * refused; all of it stays staged. */
 int commit_send_parts(struct run *run, const char *title) MUST_USE;
 /* Of an intent that was found: 1: its parts are merged as that commit, 0: not yet, -ENOENT: it has none. */
-int commit_parts_landed(struct run *run, char ret_commit[41]) MUST_USE;
+int commit_parts_landed(struct run *run, const char *token, char ret_commit[41]) MUST_USE;
 
 /* -- commit_send.c -- */
 

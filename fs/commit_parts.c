@@ -1,8 +1,8 @@
 /* commit_parts: what is beyond one call of the Hub (hub-api.md 6.7): several commits on a pull request of our own, which is then
  * merged, so that the branch moves once. Not for what a commit holds (commit_plan).
  *
- * The thread of the run. The journal's note "parts" says which pull request, and a hash of all operations: after a crash the same
- * ones go on there, others begin anew. The intent is there from the first part until the merge is settled:
+ * The thread of the run. The journal's note "parts" says which pull request, a hash of all operations, and the intent's token: after a crash the same
+ * ones go on there, others begin anew, and an intent of another commit has no parts. The intent is there from the first part until the merge is settled:
  *
  *     intent, note --parts--> all on refs/pr/N --merge--> on the branch: settled
  *                                                '--refused--> EFBIG; merged by somebody later, it is found */
@@ -69,9 +69,9 @@ static unsigned noted(struct run *run, uint64_t *ret_hash)
 	return number;
 }
 
-static int put_note(struct run *run, unsigned number, uint64_t hash)
+static int put_note(struct run *run, unsigned number, uint64_t hash, const char *token)
 {
-	AUTO_FREE char *note = number ? util_printf("%u %" PRIx64, number, hash) : strdup("");
+	AUTO_FREE char *note = number ? util_printf("%u %" PRIx64 " %s", number, hash, token) : strdup("");
 
 	return note ? stage_note_put(run->c->env.stage, NOTE, note) : -ENOMEM;
 }
@@ -91,11 +91,15 @@ static int merged_as(struct run *run, unsigned number, char ret[41])
 	return r < 0 ? r : 1;
 }
 
-int commit_parts_landed(struct run *run, char ret_commit[41])
+int commit_parts_landed(struct run *run, const char *token, char ret_commit[41])
 {
+	AUTO_FREE char *note = NULL;
 	unsigned number = noted(run, NULL);
 
-	return number ? merged_as(run, number, ret_commit) : -ENOENT;
+	/* It may be the note of an earlier commit. */
+	if (!number || stage_note_get(run->c->env.stage, NOTE, &note) < 0 || !strstr(note, token))
+		return -ENOENT;
+	return merged_as(run, number, ret_commit);
 }
 
 /* The pull request for these operations: the one that was begun, or a new one. *ret_begun: some may be there already. */
@@ -124,7 +128,7 @@ static int get_pr(struct run *run, const char *title, unsigned *ret, bool *ret_b
 	}
 	r = hub_pr_open(c->env.hub, &c->env.repo, title, run->ask->description, &number, err);
 	if (r == 0)
-		r = put_note(run, number, hash);
+		r = put_note(run, number, hash, "");
 	*ret = number;
 	return r;
 }
@@ -255,6 +259,8 @@ int commit_send_parts(struct run *run, const char *title)
 	if (!ref)
 		return -ENOMEM;
 	r = commit_put_intent(run, token);
+	if (r == 0)
+		r = put_note(run, number, hash_of(run), token);
 	if (r < 0)
 		return r;
 	run->rev = ref;
@@ -278,5 +284,5 @@ int commit_send_parts(struct run *run, const char *title)
 		return dropped < 0 ? dropped : r;
 	}
 	r = commit_landed(run, commit, time(NULL), hub_pr_url(c->env.hub, &c->env.repo, number), title);
-	return r < 0 ? r : put_note(run, 0, 0);
+	return r < 0 ? r : put_note(run, 0, 0, "");
 }

@@ -83,7 +83,7 @@ def test_a_merge_whose_answer_is_lost_is_found(mount, box, hub):
 
 
 def test_a_refused_merge_is_efbig_and_names_the_pull_request(mount, box, hub):
-    box.expect("merging|403|not published")
+    box.expect("merging|403|504|not published")
     repo = box.repo({"a.txt": b"1", "old.txt": b"old"})
     m = mount(repo.uri, "commit=manual", "commit_files=5")
     write_many(m)
@@ -98,6 +98,11 @@ def test_a_refused_merge_is_efbig_and_names_the_pull_request(mount, box, hub):
     hub.call("POST", f"/api/{repo.type}s/{repo.id}/discussions/1/merge", {"comment": ""})
     box.hugfs("commit", m.path("main"))
     assert whole(repo) and moves(repo) == 1 and m.read("main/large.bin") == bytes(range(256)) * 10000
+    # That pull request says nothing of a later commit whose answer is lost.
+    m.sh("echo more > main/more.txt")
+    hub.fault("/commit/main", method="POST", status=504)
+    box.hugfs("commit", m.path("main"))
+    assert repo.content("more.txt") == b"more\n" and moves(repo) == 2
 
 
 def test_a_push_meanwhile_is_no_obstacle(mount, box, hub):
