@@ -215,6 +215,8 @@ static int conn_open(struct conn *c, const char *path, bool *ret_made)
 	                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
 	int r;
 
+	if (lock < 0)
+		log_debug("%s is opened without a lock", path);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_busy_timeout(c->db, BUSY_MS);
 	if (rc == SQLITE_OK)
