@@ -18,7 +18,8 @@
  *                                                OPEN, or STAGED without a writer
  *     OPEN         open, or     any     > 0      made by an open, and the first write after that or after a
  *                  closed                        flush, put `open` on disk; a flush by the thread that
- *                                                wrote last puts `closed`, so that it counts if hugfs dies.
+ *                                                wrote last puts `closed`, so that it counts if hugfs dies
+ *                                                (not before the first byte: the kernel flushes then too).
  *                                                Last close: CLEAN or STAGED
  *     CLEAN        closed       0       0        is its committed blob
  *     COMMITTING   closed       >= 1    0        the top layer is held by the commit under way or by an
@@ -603,6 +604,7 @@ int stage_writer_open(struct stage *s, uint64_t node)
 		return rc;
 	if (n->writers++ == 0) {
 		n->last_pid = 0;
+		n->written = false;
 		n->appended = true;
 	}
 	return 0;
@@ -632,7 +634,9 @@ int stage_writer_flush(struct stage *s, uint64_t node, pid_t pid, bool killed)
 		return rc;
 	if (killed && n->writers && n->changed && n->rec.state != JOURNAL_CONFLICT)
 		return interrupt_file(s, n);
-	if (killed || !n->writers || n->busy || (n->last_pid && n->last_pid != pid))
+	/* What was only made or cut since it was opened may wait for its first byte: a shell's `cmd > file` closes a copy of its
+	 * descriptor before cmd runs. RELEASE tells. */
+	if (killed || !n->writers || n->busy || !n->written || (n->last_pid && n->last_pid != pid))
 		return 0;
 	if (n->rec.state == JOURNAL_OPEN)
 		rc = save_closed(s, n);
@@ -788,6 +792,8 @@ int stage_each(struct stage *s, stage_each_fn each, void *arg)
 
 void stage_layer_drop(struct stage *s, struct layer *l)
 {
+	bool promised = l->synced || l->rec.synced; /* a power failure would miss its bytes */
+
 	if (s->n_trash == s->cap_trash) {
 		size_t cap = s->cap_trash ? s->cap_trash * 2 : 16;
 		struct trash *more = reallocarray(s->trash, cap, sizeof(*more));
@@ -798,8 +804,8 @@ void stage_layer_drop(struct stage *s, struct layer *l)
 		}
 	}
 	if (s->n_trash < s->cap_trash) {
-		s->trash[s->n_trash++] = (struct trash){l->rec.node, l->rec.layer, l->synced};
-		s->n_promised += l->synced;
+		s->trash[s->n_trash++] = (struct trash){l->rec.node, l->rec.layer, promised};
+		s->n_promised += promised;
 	}
 	l->older = NULL;
 	stage_layer_unref(l);

@@ -160,7 +160,7 @@ void stage_unpin(struct stage *s, uint64_t node);
 
 /* A writer: an open for writing until RELEASE (design.md 3.1). What was closed counts as closed until it is changed. */
 int stage_writer_open(struct stage *s, uint64_t node) MUST_USE;
-/* FLUSH by thread `pid`: when it is the one that wrote last (or nobody wrote since open) the file counts as closed if hugfs
+/* FLUSH by thread `pid`: when it is the one that wrote last, or its bytes came by a mapping, the file counts as closed if hugfs
  * dies now. killed: that thread is being ended by a signal: the node becomes interrupted. 1: it is who wrote last, and there
  * are changes since the last writer closed; else 0. */
 int stage_writer_flush(struct stage *s, uint64_t node, pid_t pid, bool killed) MUST_USE;

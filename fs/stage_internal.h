@@ -75,6 +75,7 @@ struct node {
 	unsigned freezers;       /* threads that wait to freeze it: new writes stay out */
 	bool busy;               /* a thread writes to its top layer without the lock */
 	bool changed;            /* since its last writer closed */
+	bool written;            /* bytes, since its first writer opened; not only made or cut */
 	int64_t closed_ms;       /* when its last writer closed, as util_now_ms() */
 	/* the journal refused rec when no error could be answered: put again with the next change */
 	bool unsaved;

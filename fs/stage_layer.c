@@ -512,6 +512,7 @@ int stage_change_range(struct stage *s, uint64_t node, struct stage_change_range
 		if (rc < 0)
 			return rc;
 		n->appended = n->appended && c->off == l->size;
+		n->written = true;
 		n->last_pid = pid;
 	}
 	/* l is ours; nobody changes its size, ext, lower_len or log but us. */
@@ -640,6 +641,7 @@ int stage_refer(struct stage *s, uint64_t node, const struct journal_blob *blob,
 		if (rc < 0)
 			return rc;
 		n->appended = false;
+		n->written = true;
 		n->last_pid = pid;
 	}
 	rc = settle_promise(s, l);

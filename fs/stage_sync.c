@@ -210,6 +210,13 @@ static int collect_closed(struct stage *s, int64_t before_ms, bool each, struct 
 	return 0;
 }
 
+static bool has_trash(struct stage *s)
+{
+	LOCKED(&s->lock);
+
+	return s->n_trash > 0;
+}
+
 int stage_sync_behind(struct stage *s, int age_ms)
 {
 	CLEANUP(items_fini) struct items each = {0};
@@ -226,11 +233,10 @@ int stage_sync_behind(struct stage *s, int age_ms)
 	} else if (rc == 0) {
 		rc = sync_items(s, &each);
 	}
-	if (rc == 0 && items->n == 0)
-		return 0;
-	if (rc == 0)
+	if (rc == 0 && items->n)
 		rc = note_synced(s, items);
-	if (rc == 0)
+	/* Also for what waits until the journal forgets it durably before it is removed. */
+	if (rc == 0 && (items->n || has_trash(s)))
 		rc = stage_housekeep(s, true);
 	if (rc < 0)
 		log_warn("%s: closed files cannot be synced: %s", s->place.data, strerror(-rc));

@@ -712,6 +712,7 @@ static void a_transaction_is_taken_back(void **state)
 	/* Nothing of it is left behind. */
 	assert_int_equal(stage_discard(stage, ""), 0);
 	assert_true(stage_empty(stage));
+	assert_int_equal(stage_sync_behind(stage, 0), 0);
 	assert_int_equal(count_of(HERE "/data/*"), 0);
 }
 

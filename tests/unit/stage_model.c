@@ -689,7 +689,7 @@ static void step_flush(void)
 	if (!f)
 		return;
 	assert_true(stage_writer_flush(stage, f->node, pid, false) >= 0);
-	if (f->last_pid == 0 || f->last_pid == pid)
+	if (f->last_pid == pid)
 		f->disk_open = false;
 }
 

@@ -296,6 +296,33 @@ static void open_only(void)
 	assert_int_equal(stage_create_open(stage, STAGE_ROOT, "new", 0644, &node), 0);
 }
 
+/* The shell's `cmd > file`: cut by its open, flushed before cmd runs. And one that was made by that. */
+static void redirected(void)
+{
+	uint64_t node = put("cut", "1");
+
+	assert_int_equal(stage_writer_open(stage, node), 0);
+	assert_int_equal(stage_truncate(stage, node, 0), 0);
+	assert_int_equal(stage_writer_flush(stage, node, 1, false), 0);
+	assert_int_equal(stage_create_open(stage, STAGE_ROOT, "made", 0644, &node), 0);
+	assert_int_equal(stage_writer_open(stage, node), 0);
+	assert_int_equal(stage_writer_flush(stage, node, 1, false), 0);
+	node = put("closed", "1");
+	assert_int_equal(stage_writer_open(stage, node), 0);
+	assert_int_equal(stage_truncate(stage, node, 0), 0);
+	assert_int_equal(stage_writer_flush(stage, node, 1, false), 0);
+	stage_writer_close(stage, node);
+}
+
+static void cut_before_the_first_byte(void **state)
+{
+	life(redirected);
+	reopen();
+	assert_int_equal(state_of("cut"), STAGE_INTERRUPTED);
+	assert_int_equal(state_of("made"), STAGE_INTERRUPTED);
+	assert_int_equal(state_of("closed"), STAGE_STAGED);
+}
+
 /* What was closed is in doubt only once it is changed again; what an open made, from its first moment. */
 static void opened(void **state)
 {
@@ -331,6 +358,7 @@ int main(void)
 		TEST(closed),
 		TEST(unknown_boot),
 		TEST(opened),
+		TEST(cut_before_the_first_byte),
 	};
 
 	return cmocka_run_group_tests(tests, make_tmp, remove_tmp);
