@@ -128,6 +128,19 @@ int hash_buf(enum hash_alg alg, const void *data, size_t len, struct blob_key *r
 	return rc < 0 ? rc : hash_end(h, ret);
 }
 
+int hash_git_tree(const void *data, size_t len, uint8_t ret[20])
+{
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	char head[32];
+	int n = snprintf(head, sizeof(head), "tree %zu", len);
+	bool good = ctx && EVP_DigestInit_ex(ctx, EVP_sha1(), NULL) == 1 &&
+	            EVP_DigestUpdate(ctx, head, (size_t)n + 1) == 1 && EVP_DigestUpdate(ctx, data, len) == 1 &&
+	            EVP_DigestFinal_ex(ctx, ret, NULL) == 1;
+
+	EVP_MD_CTX_free(ctx);
+	return good ? 0 : -ENOMEM;
+}
+
 int hash_lfs_pointer(const struct blob_key *lfs, struct blob_key *ret_pointer)
 {
 	char hex[HASH_MAX_HEX], text[200];

@@ -42,6 +42,9 @@ int hash_buf(enum hash_alg alg, const void *data, size_t len, struct blob_key *r
 /* git blob id of the LFS pointer file that stands for this SHA-256 key (hub-api.md 5.8). */
 int hash_lfs_pointer(const struct blob_key *lfs, struct blob_key *ret_pointer) MUST_USE;
 
+/* git id of a tree object with these bytes. */
+int hash_git_tree(const void *data, size_t len, uint8_t ret[20]) MUST_USE;
+
 /* CRC32C (Castagnoli) as iSCSI and ext4 use it; start with crc = 0. Guards a block in the cache. */
 uint32_t hash_crc32c(uint32_t crc, const void *data, size_t len);
 

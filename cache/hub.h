@@ -141,7 +141,7 @@ struct hub_pre_file {
 	bool has_remote;
 	struct blob_key remote; /* what is at that path now; its size is not told (0) */
 };
-/* Asks for each file whether it goes to LFS, in batches of 256. Empty files are always regular. ret_head:
+/* Asks for each file whether it goes to LFS, in batches of 1,000. Empty files are always regular. ret_head:
  * head of the branch (may be empty when the Hub did not tell). */
 int hub_preupload(struct hub *h, const struct repo_id *id, const char *rev, bool create_pr,
                   struct hub_pre_file *files, size_t n, char ret_head[41], struct hub_error *err) MUST_USE;

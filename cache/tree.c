@@ -23,7 +23,6 @@
 #define POLL_DEFAULT_MS 30000
 #define WARN_EVERY_MS 60000
 #define RETRY_AFTER_MS 10000 /* a Hub that did not answer is not asked again before, so that few wait for it */
-#define DEPTH_MAX 512 /* folders in folders: git itself stops before */
 
 /* -- items -- */
 
@@ -479,7 +478,7 @@ struct walk {
 
 static int walk_listing(const struct walk *w, const struct tree_listing *l, const char *path, int depth)
 {
-	if (depth > DEPTH_MAX)
+	if (depth > TREE_DEPTH_MAX)
 		return -ELOOP;
 	for (size_t i = 0; i < l->n; i++) {
 		const struct tree_entry *e = &l->entries[i];

@@ -73,6 +73,18 @@ void tree_forget_repo(struct tree *t, const struct repo_id *id);
 void tree_adopt(struct tree *t, const struct repo_id *id, const char *rev, const char *commit,
                 int64_t date_s);
 
+/* What a commit of ours changed of `base`, by path (strcmp), each path once. */
+struct tree_change {
+	const char *path;
+	bool deleted;
+	uint8_t oid[20];     /* as tree_entry.oid */
+	struct blob_key key;
+};
+/* Makes the listings of `commit` from those of `base`, without a request. -EAGAIN: one of base is not known any more; then the
+ * Hub is asked as for any commit. */
+int tree_adopt_changes(struct tree *t, const struct repo_id *id, const char *base, const char *commit,
+                       const struct tree_change *changes, size_t n) MUST_USE;
+
 /* -- listings -- */
 
 struct tree_entry {

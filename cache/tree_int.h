@@ -8,6 +8,7 @@
 #include "log.h"
 #include "tree.h"
 
+#define TREE_DEPTH_MAX 512 /* folders in folders: git itself stops before */
 #define BUCKETS (1u << 15)
 #define ADOPTIONS 64 /* commits of ours that a refs question under way may not know: it takes seconds */
 

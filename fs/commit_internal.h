@@ -106,8 +106,10 @@ int commit_make_ops(struct run *run, char **ret_title) MUST_USE;
 /* The call itself, once. token: 32 hex, goes into the description. */
 int commit_post(struct run *run, const char *token, const char *title, struct hub_commit_result *ret) MUST_USE;
 int commit_put_intent(struct run *run, char token[33]) MUST_USE;
-/* What was sent is on the branch as `commit`: bytes become cache, the overlay is taken down. Takes url, which may be NULL. */
-int commit_landed(struct run *run, const char *commit, int64_t date_s, char *url, const char *title) MUST_USE;
+/* What was sent is on the branch as `commit`: bytes become cache, the overlay is taken down. merged: there may be more in it than
+ * `base` and the operations. Takes url, which may be NULL. */
+int commit_landed(struct run *run, const char *commit, bool merged, int64_t date_s, char *url,
+                  const char *title) MUST_USE;
 /* Sends the plan as one commit and settles it. 1: names are to be read again. */
 int commit_send(struct run *run) MUST_USE;
 /* The commit is on the branch: takes the overlay down. */

@@ -283,6 +283,6 @@ int commit_send_parts(struct run *run, const char *title)
 		dropped = stage_intent_drop(c->env.stage);
 		return dropped < 0 ? dropped : r;
 	}
-	r = commit_landed(run, commit, time(NULL), hub_pr_url(c->env.hub, &c->env.repo, number), title);
+	r = commit_landed(run, commit, true, time(NULL), hub_pr_url(c->env.hub, &c->env.repo, number), title);
 	return r < 0 ? r : put_note(run, 0, 0, "");
 }

@@ -7,6 +7,7 @@
 #include "commit_internal.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -15,6 +16,7 @@
 
 #define STUBBORN_MAX 3   /* 412 answers although the branch is where we think */
 #define WARM_MAX 64      /* folders whose listing is fetched after a commit */
+#define ATTRIBUTES_MAX ((size_t)64 << 10)
 #define TOKEN_LABEL "hugfs-commit: "
 
 /* -- the commit -- */
@@ -188,6 +190,93 @@ static void adopt_bytes(struct run *run)
 	}
 }
 
+/* Does the text of a .gitattributes keep the path in LFS for sure? */
+static bool is_tracked(char *text, const char *path)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	bool tracked = false;
+	char *save = NULL;
+
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		size_t len = strcspn(line, " \t");
+		const char *rest = line + len;
+		AUTO_FREE char *pattern = strndup(line, len);
+		bool lfs = strstr(rest, " filter=lfs"), other = !lfs && strstr(rest, "filter");
+
+		if (!pattern || !len || *pattern == '#')
+			continue;
+		if (strstr(pattern, "**") || *pattern == '"' || strchr(pattern, '\\')) {
+			tracked = tracked && !other; /* as if it did not match, but for what would untrack */
+			continue;
+		}
+		if (strchr(pattern, '/') ? fnmatch(pattern + (*pattern == '/'), path, FNM_PATHNAME) == 0
+		                         : fnmatch(pattern, name, 0) == 0)
+			tracked = lfs || (tracked && !other);
+	}
+	return tracked;
+}
+
+/* The Hub adds a line to .gitattributes for each file of LFS that none covers yet, and does not tell. Will it? */
+static int leaves_attributes(struct run *run)
+{
+	CLEANUP(upload_file_freep) struct upload_file *attrs = NULL;
+	struct tree_entry ent;
+	int held = -1, r = 0;
+
+	for (size_t i = 0; r == 0 && i < run->n_ops; i++) {
+		AUTO_FREE char *text = NULL;
+		const struct hub_op *op = &run->ops[i];
+		int has = op->kind == HUB_OP_LFS ? commit_stat_at(run, run->base, op->path, &ent) : 0;
+
+		if (strcmp(op->path, ".gitattributes") == 0)
+			return 0;
+		if (op->kind != HUB_OP_LFS || (has == 1 && ent.kind == HUB_ENTRY_FILE && ent.key.alg == HASH_SHA256))
+			continue;
+		if (held < 0) {
+			held = commit_stat_at(run, run->base, ".gitattributes", &ent);
+			if (held != 1 || ent.kind != HUB_ENTRY_FILE || ent.key.alg != HASH_GIT_SHA1 ||
+			    ent.key.size > ATTRIBUTES_MAX)
+				return MIN(held, 0);
+			r = upload_file_blob(run->up, ".gitattributes", &ent.key, run->base, ".gitattributes", &attrs);
+			if (r < 0)
+				return r;
+		}
+		text = calloc(1, ATTRIBUTES_MAX + 1);
+		if (!text)
+			return -ENOMEM;
+		if (upload_read(attrs, text, ATTRIBUTES_MAX, 0) < 0 || !is_tracked(text, op->path))
+			return 0;
+	}
+	return r < 0 ? r : 1;
+}
+
+static int by_path(const void *a, const void *b)
+{
+	return strcmp(((const struct tree_change *)a)->path, ((const struct tree_change *)b)->path);
+}
+
+/* The listings of our commit are those of its parent with what it changed. 0: nobody has to ask for them. */
+static int adopt_listings(struct run *run, const char *commit)
+{
+	struct commit *c = run->c;
+	AUTO_FREE struct tree_change *changes = calloc(run->n_ops + 1, sizeof(*changes));
+	int r = changes ? leaves_attributes(run) : -ENOMEM;
+
+	if (r <= 0)
+		return r < 0 ? r : -EAGAIN;
+	for (size_t i = 0; i < run->n_ops; i++) {
+		const struct hub_op *op = &run->ops[i];
+		struct blob_key oid = op->key;
+
+		changes[i] = (struct tree_change){.path = op->path, .deleted = op->kind == HUB_OP_DELETE, .key = op->key};
+		if (op->kind == HUB_OP_LFS && hash_lfs_pointer(&op->key, &oid) < 0)
+			return -ENOMEM;
+		memcpy(changes[i].oid, oid.id, sizeof(changes[i].oid));
+	}
+	qsort(changes, run->n_ops, sizeof(*changes), by_path);
+	return tree_adopt_changes(c->env.tree, &c->env.repo, run->base, commit, changes, run->n_ops);
+}
+
 /* Fetches the listings of the folders that the commit touched, so that nobody waits for them. */
 static void warm_listings(struct run *run, const char *commit)
 {
@@ -328,7 +417,7 @@ static void log_landed(const struct run *run, const char *title)
 	         run->ask->title ? run->ask->title : title);
 }
 
-int commit_landed(struct run *run, const char *commit, int64_t date_s, char *url, const char *title)
+int commit_landed(struct run *run, const char *commit, bool merged, int64_t date_s, char *url, const char *title)
 {
 	int r;
 
@@ -339,7 +428,8 @@ int commit_landed(struct run *run, const char *commit, int64_t date_s, char *url
 	commit_note_pr(run);
 	commit_forget_own(run->c);
 	adopt_bytes(run);
-	warm_listings(run, commit);
+	if (merged || adopt_listings(run, commit) < 0)
+		warm_listings(run, commit);
 	r = commit_settle(run, commit, date_s);
 	if (r == 0)
 		log_landed(run, title);
@@ -368,7 +458,7 @@ static int send_once(struct run *run, const char *title)
 		dropped = stage_intent_drop(c->env.stage);
 		return dropped < 0 ? dropped : r;
 	}
-	return commit_landed(run, made.commit, date_s, STEAL(made.url), title);
+	return commit_landed(run, made.commit, false, date_s, STEAL(made.url), title);
 }
 
 static int op_path_cmp(const void *path, const void *op)

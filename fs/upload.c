@@ -20,7 +20,7 @@
 #include "log.h"
 
 #define READ_SIZE ((size_t)1 << 20)
-#define JUDGE_BATCH 256 /* files of one preupload: hub-api.md 6.1 */
+#define JUDGE_BATCH 1000 /* files of one preupload: hub-api.md 6.1 */
 #define PARALLEL 4      /* transfers at a time */
 
 /* -- files -- */
@@ -96,6 +96,11 @@ void upload_file_free(struct upload_file *f)
 	free(f->path);
 	free(f->blob_path);
 	free(f);
+}
+
+void upload_file_freep(struct upload_file **f)
+{
+	upload_file_free(*f);
 }
 
 const struct blob_key *upload_key(const struct upload_file *f)

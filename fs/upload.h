@@ -57,6 +57,7 @@ int upload_file_frozen(const struct upload *u, const char *path, const struct st
 int upload_file_blob(const struct upload *u, const char *path, const struct blob_key *blob,
                      const char *commit, const char *blob_path, struct upload_file **ret) MUST_USE;
 void upload_file_free(struct upload_file *f);
+void upload_file_freep(struct upload_file **f);
 
 /* Bytes of the file: an http_source, `arg` is the struct upload_file. Fewer than `len` only at its end. */
 ssize_t upload_read(void *arg, void *data, size_t len, uint64_t off);

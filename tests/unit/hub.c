@@ -811,7 +811,7 @@ static void test_gated(void **state)
 static void test_preupload(void **state)
 {
 	struct repo_id id = make_repo("pre");
-	struct hub_pre_file files[300] = {
+	static struct hub_pre_file files[1300] = {
 		{.path = "a.txt", .size = 3, .sample = "new", .sample_len = 3},
 		{.path = "w.bin", .size = 2000},
 		{.path = "empty.bin", .size = 0},
@@ -823,10 +823,10 @@ static void test_preupload(void **state)
 
 	commit_text(&id, "a.txt", "old", want);
 	key = key_of(&id, "a.txt");
-	for (int i = 3; i < 300; i++)
+	for (int i = 3; i < 1300; i++)
 		files[i] = (struct hub_pre_file){.path = "a.txt", .size = 1};
 	since = now();
-	assert_int_equal(hub_preupload(user.hub, &id, "main", false, files, 300, head, &err), 0);
+	assert_int_equal(hub_preupload(user.hub, &id, "main", false, files, 1300, head, &err), 0);
 	assert_int_equal(count(since, "hub", "POST", "/preupload/"), 2);
 	assert_string_equal(head, want);
 	assert_false(files[0].lfs);
