@@ -17,25 +17,9 @@
 #include "http.h"
 #include "http_head.h"
 #include "log.h"
+#include "test_clock.h"
 
 #define FILE_SIZE 100000u
-
-/* -- the clock: it stands in the place of cache/util_clock.c -- */
-
-static atomic_int_fast64_t slept_ms;
-
-int64_t util_now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000 + atomic_load(&slept_ms);
-}
-
-int64_t util_slept_ms(void)
-{
-	return atomic_load(&slept_ms);
-}
 
 /* -- a server: one thread a connection -- */
 

@@ -17,6 +17,7 @@
 #include "hub.h"
 #include "hub_json.h"
 #include "log.h"
+#include "test_clock.h"
 
 /* One account's way to the Hub. */
 struct user {
@@ -725,6 +726,31 @@ static void test_expiry(void **state)
 	reset_hub();
 }
 
+/* A URL ages while the machine sleeps. While it lasts the first read after a sleep is one request, else two. */
+static void test_a_url_ages_in_a_sleep(void **state)
+{
+	struct repo_id id = make_repo("sleep");
+	AUTO_FREE char *commit = sparse(&id, "x.bin", "1000000", "");
+	struct blob_key key = key_of(&id, "x.bin");
+	AUTO_BUF out = {0};
+	unsigned since;
+
+	config("{\"signature_lifetime_s\": 3600}");
+	assert_int_equal(read_at(&user, &id, commit, "x.bin", &key, 0, 10, &out, NULL), 0);
+	since = now();
+	atomic_fetch_add(&slept_ms, 30 * 60 * 1000);
+	assert_int_equal(read_at(&user, &id, commit, "x.bin", &key, 10, 10, &out, NULL), 0);
+	assert_int_equal(count(since, NULL, NULL, NULL), 1);
+	assert_int_equal(count(since, "data", "GET", "\"status\": 206"), 1);
+	since = now();
+	atomic_fetch_add(&slept_ms, 30 * 60 * 1000);
+	assert_int_equal(read_at(&user, &id, commit, "x.bin", &key, 20, 10, &out, NULL), 0);
+	assert_int_equal(count(since, NULL, NULL, NULL), 2);
+	assert_int_equal(count(since, "hub", "GET", "/resolve/"), 1);
+	assert_int_equal(count(since, "data", "GET", "\"status\": 206"), 1);
+	reset_hub();
+}
+
 static void test_url_expiry_of_each_style(void **state)
 {
 	AUTO_BUF out = {0};
@@ -1180,6 +1206,7 @@ int main(void)
 		cmocka_unit_test(test_read_lfs),
 		cmocka_unit_test(test_readers_share_one_resolve),
 		cmocka_unit_test(test_expiry),
+		cmocka_unit_test(test_a_url_ages_in_a_sleep),
 		cmocka_unit_test(test_url_expiry_of_each_style),
 		cmocka_unit_test(test_a_cut_read_goes_on),
 		cmocka_unit_test(test_reading_fails),
