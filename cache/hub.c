@@ -79,13 +79,18 @@ void hub_refs_fini(struct hub_refs *r)
 	*r = (struct hub_refs){0};
 }
 
+static void cut_commits(struct hub_commits *c, size_t n)
+{
+	for (; c->n > n; c->n--) {
+		free(c->commits[c->n - 1].title);
+		free(c->commits[c->n - 1].message);
+		free(c->commits[c->n - 1].author);
+	}
+}
+
 void hub_commits_fini(struct hub_commits *c)
 {
-	for (size_t i = 0; i < c->n; i++) {
-		free(c->commits[i].title);
-		free(c->commits[i].message);
-		free(c->commits[i].author);
-	}
+	cut_commits(c, 0);
 	free(c->commits);
 	*c = (struct hub_commits){0};
 }
@@ -595,10 +600,7 @@ static int add_commits(void *arg, const char *text, size_t len)
 	r = hub_json_commits(text, len, &p->commits);
 	if (r < 0)
 		return r;
-	for (; p->commits.n > p->limit; p->commits.n--) {
-		free(p->commits.commits[p->commits.n - 1].title);
-		free(p->commits.commits[p->commits.n - 1].message);
-	}
+	cut_commits(&p->commits, p->limit);
 	return p->commits.n == p->limit;
 }
 
