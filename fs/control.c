@@ -90,7 +90,7 @@ static bool talk(struct control *c, int fd)
 		if (req.verb == CONTROL_BEGIN && ans.error == 0) {
 			if (r == 0)
 				wait_for_end(fd);
-			control_hold(c, &req); /* unless it has ended */
+			control_hold(c, &req, ans.transaction); /* unless it has ended */
 		}
 		stays = (req.verb == CONTROL_UMOUNT || req.verb == CONTROL_YIELD) && ans.error == 0;
 	}

@@ -86,6 +86,7 @@ struct control_answer {
 	bool read_only;
 	bool unmounted;   /* it only publishes what is left */
 	uint64_t cache_bytes, cache_max, cache_objects;
+	uint64_t transaction; /* BEGIN: its number */
 	uint64_t parked;  /* requests that wait for the network */
 	struct control_rev *revs;
 	size_t n_revs;

@@ -53,7 +53,7 @@ void control_leave(struct control *c);
 /* control_verbs.c: what a request asks for is done, and told in *ans. */
 void control_answer_to(struct control *c, const struct control_request *req, struct control_answer *ans);
 /* Whoever asked for the transaction of that request is gone. */
-void control_hold(struct control *c, const struct control_request *req);
+void control_hold(struct control *c, const struct control_request *req, uint64_t transaction);
 
 /* What a request is about: one revision and a path in it, or all revisions at and below a folder above
  * them. */

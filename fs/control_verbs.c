@@ -340,7 +340,7 @@ static int do_begin(struct control *c, const struct control_scope *scope, struct
 	if (r < 0)
 		return control_fail(ans, r, r == -EROFS ? "it is read-only" : strerror(-r));
 	publish_status(p, &status);
-	r = status.tx == STAGE_TX_NONE ? publish_tx_begin(p, &came) : -EBUSY;
+	r = status.tx == STAGE_TX_NONE ? publish_tx_begin(p, &came, &ans->transaction) : -EBUSY;
 	view_release(scope->rev);
 	if (r == -EBUSY)
 		control_fail(ans, r, status.tx == STAGE_TX_HELD ? HELD_TEXT : BUSY_TEXT);
@@ -352,21 +352,21 @@ static int do_begin(struct control *c, const struct control_scope *scope, struct
 	return 0;
 }
 
-void control_hold(struct control *c, const struct control_request *req)
+void control_hold(struct control *c, const struct control_request *req, uint64_t transaction)
 {
 	struct control_scope scope = {0};
 	struct publish *p;
 
-	if (find_scope(c, req->path, &scope) < 0 || !scope.rev)
+	if (find_scope(c, req->path, &scope) < 0)
 		return;
 	free(scope.path);
-	if (!control_enter(c))
+	if (!scope.rev || !control_enter(c))
 		return; /* the next mount finds it running, and holds it */
 	p = view_hold(scope.rev);
 	control_leave(c);
 	if (!p)
 		return;
-	if (publish_tx_hold(p) < 0)
+	if (publish_tx_hold(p, transaction) < 0)
 		log_err("a transaction cannot be held: the next mount does");
 	view_release(scope.rev);
 }
@@ -381,7 +381,7 @@ static int do_end(struct control *c, struct control_work *w)
 		return control_fail(w->ans, -EINVAL, "name a path in one revision");
 	if (strcmp(outcome, "commit") == 0)
 		return view_each_rev(c->env.view, work_publish, w);
-	control_hold(c, w->req);
+	control_hold(c, w->req, 0);
 	if (strcmp(outcome, "discard") == 0)
 		return do_discard(c, &whole, w->ans);
 	return view_each_rev(c->env.view, work_status, w);

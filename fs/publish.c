@@ -351,8 +351,10 @@ static void end_run_locked(struct publish *p, struct waiter **out)
 	free(STEAL(p->title));
 	free(STEAL(p->description));
 	p->may_empty = p->resolve = p->pr = false;
-	p->tx = stage_tx_state(p->env.stage);
-	schedule_hold(p->schedule, p->tx != STAGE_TX_NONE);
+	if (!p->beginning) {
+		p->tx = stage_tx_state(p->env.stage);
+		schedule_hold(p->schedule, p->tx != STAGE_TX_NONE);
+	}
 	cond_broadcast(&p->answered);
 }
 
@@ -533,6 +535,7 @@ void publish_free(struct publish *p, int64_t deadline_ms)
 	{
 		LOCKED(&p->lock);
 		p->stopping = true;
+		cond_broadcast(&p->answered); /* close_gate */
 		p->stop_ms = deadline_ms;
 		p->final = publishes;
 		if (publishes)
@@ -570,36 +573,82 @@ static void set_tx_locked(struct publish *p, enum stage_tx tx)
 	nudge_locked(p);
 }
 
-int publish_tx_begin(struct publish *p, struct publish_answer *ret)
+static bool has_askers_locked(const struct publish *p)
+{
+	const struct waiter *w = p->waiters;
+
+	while (w && !w->asking)
+		w = w->next;
+	return w;
+}
+
+/* Those who asked before are served before, and nobody asks any more; then no commit begins. */
+static int close_gate(struct publish *p)
+{
+	LOCKED(&p->lock);
+	if (p->tx != STAGE_TX_NONE || p->beginning)
+		return -EBUSY;
+	p->beginning = true;
+	p->callers++;
+	while (!p->stopping && (p->running || has_askers_locked(p)))
+		cond_wait(&p->answered, &p->lock);
+	if (!p->stopping)
+		set_tx_locked(p, STAGE_TX_RUNNING);
+	return p->stopping ? -ECANCELED : 0;
+}
+
+/* fsyncs that came just before the transaction belong to it, so they are local. */
+static void answer_fsyncs_locked(struct publish *p, struct waiter **out)
+{
+	struct waiter **at = &p->waiters;
+
+	schedule_joined(p->schedule);
+	while (*at) {
+		if ((*at)->asking)
+			at = &(*at)->next;
+		else
+			publish_answer_locked(p, at, 0, NULL, out);
+	}
+}
+
+int publish_tx_begin(struct publish *p, struct publish_answer *ret, uint64_t *ret_number)
 {
 	const struct publish_ask settled = {0};
+	struct waiter *out = NULL;
 	int r = publish_commit(p, &settled, 0, ret);
 
 	if (r < 0 || ret->err < 0)
 		return r;
+	r = close_gate(p);
+	if (r == -EBUSY)
+		return r;
+	if (r == 0)
+		r = stage_tx_begin(p->env.stage);
 	{
 		LOCKED(&p->lock);
-		if (p->tx != STAGE_TX_NONE)
-			return -EBUSY;
-		set_tx_locked(p, STAGE_TX_RUNNING); /* no commit begins from here on */
-		p->callers++;
-		while (p->running)
-			cond_wait(&p->answered, &p->lock);
-		set_tx_locked(p, STAGE_TX_RUNNING);
-	}
-	r = stage_tx_begin(p->env.stage);
-	LOCKED(&p->lock);
-	if (r < 0)
+		p->beginning = false;
+		if (r == 0)
+			answer_fsyncs_locked(p, &out);
 		set_tx_locked(p, stage_tx_state(p->env.stage));
+		*ret_number = ++p->tx_number;
+	}
+	publish_call_back(out);
+	LOCKED(&p->lock);
 	if (--p->callers == 0)
 		cond_broadcast(&p->answered);
 	return r;
 }
 
-int publish_tx_hold(struct publish *p)
+int publish_tx_hold(struct publish *p, uint64_t number)
 {
-	int r = stage_tx_hold(p->env.stage);
+	int r;
 
+	{
+		LOCKED(&p->lock);
+		if (number && number != p->tx_number)
+			return 0; /* that one has ended */
+	}
+	r = stage_tx_hold(p->env.stage);
 	LOCKED(&p->lock);
 	set_tx_locked(p, stage_tx_state(p->env.stage));
 	return r;

@@ -94,9 +94,9 @@ void publish_calm(struct publish *p);
 /* A transaction of the branch begins, after what is settled was published (`ret` says how, also when that failed): until
  * publish_commit with `ends`, publish_tx_hold or publish_tx_ended every change belongs to it, fsync is local and nothing leaves the machine. -EBUSY: there is one
  * already. Blocks as publish_commit. */
-int publish_tx_begin(struct publish *p, struct publish_answer *ret) MUST_USE;
-/* Whoever ran it is gone: it is kept until somebody commits or discards. */
-int publish_tx_hold(struct publish *p) MUST_USE;
+int publish_tx_begin(struct publish *p, struct publish_answer *ret, uint64_t *ret_number) MUST_USE;
+/* Whoever ran the transaction `number` (0: whichever is there) is gone: it is kept until somebody commits or discards. */
+int publish_tx_hold(struct publish *p, uint64_t number) MUST_USE;
 void publish_tx_ended(struct publish *p); /* stage_tx_restore was called */
 
 /* A failed publication is told once by the next close of a writer of a file that was in it: 0, or that -errno (taken). */

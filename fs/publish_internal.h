@@ -62,6 +62,8 @@ struct publish {
 	unsigned take; /* STAGE_TAKE_*, of the run */
 	bool may_empty, resolve, ends, pr;
 	enum stage_tx tx;
+	bool beginning;       /* a transaction: nobody may ask any more */
+	uint64_t tx_number;   /* of the last one of this mount */
 	enum commit_on_conflict on_conflict;
 	unsigned callers; /* inside publish_commit */
 	int run_err;

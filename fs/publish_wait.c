@@ -329,9 +329,9 @@ static int wait_for(struct publish *p, const struct waiter *what, uint64_t *ret_
 		return -ENOMEM;
 	*w = *what;
 	LOCKED(&p->lock);
-	if (p->stopping) {
+	if (p->stopping || p->tx != STAGE_TX_NONE) {
 		free(w);
-		return -ECANCELED;
+		return p->stopping ? -ECANCELED : 1; /* a transaction has begun meanwhile: it is local */
 	}
 	add_waiter_locked(p, w);
 	if (w->closing)
@@ -388,7 +388,7 @@ static void withdraw_locked(struct publish *p, const struct asking *asking)
 /* May a commit be asked for, as the branch's transaction stands? */
 static bool may_ask_locked(const struct publish *p, const struct publish_ask *ask)
 {
-	return p->tx == STAGE_TX_NONE || ask->ends || (p->tx == STAGE_TX_HELD && ask->held);
+	return !p->beginning && (p->tx == STAGE_TX_NONE || ask->ends || (p->tx == STAGE_TX_HELD && ask->held));
 }
 
 static int ask_and_wait(struct publish *p, struct asking *asking, int64_t deadline_ms)

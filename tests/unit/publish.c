@@ -470,6 +470,52 @@ static void a_conflict_is_estale(void **state)
 	assert_true(stage_empty(f->stage));
 }
 
+static void *begin_tx(void *arg)
+{
+	struct fixture *f = arg;
+	struct publish_answer answer = {0};
+	uint64_t number = 0;
+	int r = publish_tx_begin(f->p, &answer, &number);
+
+	publish_answer_fini(&answer);
+	return r == 0 ? (void *)(uintptr_t)number : NULL;
+}
+
+/* An fsync that waits for another try, and one who asks, when a transaction begins. */
+static void a_transaction_begins_beside_others(void **state)
+{
+	const struct publish_ask ask = {0}, ends = {.ends = true};
+	struct fixture *f = *state;
+	uint64_t id, node = start_writing(f, "b", "2");
+	struct publish_status status;
+	pthread_t thread;
+	struct wait w;
+	void *number;
+
+	start_fsync(f, node, &w);
+	assert_int_equal(end_fsync(&w), 0);
+	assert_int_equal(pthread_create(&thread, NULL, begin_tx, f), 0);
+	assert_int_equal(pthread_join(thread, &number), 0);
+	assert_non_null(number);
+	publish_status(f->p, &status);
+	assert_int_equal(status.tx, STAGE_TX_RUNNING);
+	assert_int_equal(publish_fsync(f->p, node, on_done, NULL, &id), 1); /* local */
+	assert_int_equal(do_commit(f, &ask), -EBUSY);
+	make(f, "c", "3");
+	stop_writing(f, node);
+	assert_int_equal(publish_tx_hold(f->p, (uint64_t)(uintptr_t)number + 1), 0); /* another one's end */
+	publish_status(f->p, &status);
+	assert_int_equal(status.tx, STAGE_TX_RUNNING);
+	assert_string_equal(fake_tree(), "a=1 b=2");
+	assert_int_equal(do_commit(f, &ends), 0);
+	assert_string_equal(fake_tree(), "a=1 b=2 c=3");
+	publish_status(f->p, &status);
+	assert_int_equal(status.tx, STAGE_TX_NONE);
+	make(f, "d", "4");
+	UNTIL(fake.posts == 3);
+	until_idle(f);
+}
+
 static void five_hundreds_are_repeated(void **state)
 {
 	struct fixture *f = *state;
@@ -773,6 +819,7 @@ int main(void)
 		TEST(shards_wait_for_each_other),
 		TEST(failures_are_told_at_once),
 		TEST(a_conflict_is_estale),
+		TEST(a_transaction_begins_beside_others),
 		TEST(five_hundreds_are_repeated),
 		TEST(five_hundreds_until_the_time_is_up),
 		TEST(a_lost_answer_that_landed_is_success),
