@@ -213,7 +213,7 @@ def random_warm(readers, shared=False):
 
     @row(name, what + ", against ext4 (root) or the floor server (user)", goal=0.8)
     def measure(world):
-        count = 4000 if world.settings.quick else 10_000
+        count = 40_000 if world.settings.quick else 100_000
         words = [count, readers, 4096, 11, *(["shared"] if shared else [])]
 
         def side(target, cache=None):
