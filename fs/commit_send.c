@@ -417,6 +417,20 @@ static void log_landed(const struct run *run, const char *title)
 	         run->ask->title ? run->ask->title : title);
 }
 
+/* The Hub's words about bad metadata do not say where they are. */
+static void tell_metadata(struct run *run)
+{
+	char *text = run->ret->error.text;
+	size_t n = strlen(text);
+
+	for (size_t i = 0; i < run->n_ops; i++) {
+		if (run->ops[i].kind != HUB_OP_DELETE && strcmp(run->ops[i].path, "README.md") == 0 &&
+		    !strstr(text, "README.md"))
+			snprintf(text + n, sizeof(run->ret->error.text) - n,
+			         ": see the metadata between the --- lines of README.md");
+	}
+}
+
 int commit_landed(struct run *run, const char *commit, bool merged, int64_t date_s, char *url, const char *title)
 {
 	int r;
@@ -455,6 +469,8 @@ static int send_once(struct run *run, const char *title)
 	if (r < 0) {
 		if (run->ret->unsure)
 			return r;
+		if (r == -EINVAL)
+			tell_metadata(run);
 		dropped = stage_intent_drop(c->env.stage);
 		return dropped < 0 ? dropped : r;
 	}
