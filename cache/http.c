@@ -584,9 +584,11 @@ static CURLcode drive(struct http_slot *s, struct call *c)
 	int running = 1, queued, r;
 
 	(void)has_slept(c); /* before it began */
-	/* A connection that died in silence is found out early, unless much would have to be sent again. */
-	if (c->req->idempotent && c->req->body_len <= SMALL_BODY)
-		w.answer_limit_ms = MAX((c->deadline_ms - now) / 3, ANSWER_MIN_MS);
+	/* A connection that died in silence is found out early; later if much would have to be sent again (while
+	 * it is being sent, the low-speed limit rules). */
+	if (c->req->idempotent)
+		w.answer_limit_ms = MAX((c->deadline_ms - now) / (c->req->body_len <= SMALL_BODY ? 3 : 2),
+		                        ANSWER_MIN_MS);
 	/* Readers wait for data: another connection is tried soon, and with more patience each time. */
 	if (c->req->lane == HTTP_DATA && !c->req->body_len)
 		w.answer_limit_ms = MIN(w.answer_limit_ms, (int64_t)ANSWER_MIN_MS << MIN(c->tries - 1, 10u));
