@@ -53,7 +53,12 @@ def test_bad_metadata_is_shown_in_the_hubs_words(mount, box):
     refused = box.hugfs("commit", m.path("main"), check=False)
     assert refused.status == 1 and "README.md" in refused.err, refused
     assert state(box, m)["last_error"] == "EINVAL" and state(box, m)["staged"]["files"] == 1
-    m.write("main/README.md", b"---\nlicense: mit\n---\n# Model\n")
+    # The next close of the file tells of it once.
+    assert m.py("""
+        file = open('main/README.md', 'w')
+        file.write('---\\nlicense: mit\\n---\\n# Model\\n')
+        print(outcome(file.close))
+        """) == "EINVAL\n"
     box.hugfs("commit", m.path("main"))
     assert repo.content("README.md").endswith(b"# Model\n")
 
