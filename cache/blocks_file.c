@@ -357,7 +357,8 @@ static int blob_open_files(struct blob *blob)
 		find_unnoted(blob, &known);
 		blob->units = calloc(blob->n_units, sizeof(*blob->units));
 		blob->windows = calloc(blob->n_units, sizeof(*blob->windows));
-		r = blob->units && blob->windows ? 0 : -ENOMEM;
+		blob->filled = calloc(blob->n_units, sizeof(*blob->filled));
+		r = blob->units && blob->windows && blob->filled ? 0 : -ENOMEM;
 	} else {
 		r = open_unshared(blob, &known);
 	}
@@ -409,6 +410,7 @@ void blocks_free_blob(struct blob *blob)
 	for (uint64_t u = 0; blob->windows && u < blob->n_units; u++)
 		blocks_window_close(blob, u);
 	free(blob->windows);
+	free(blob->filled);
 	free(blob->units);
 	lock_fini(&blob->hold_lock);
 	free(blob->path);

@@ -65,6 +65,7 @@ struct blob {
 	_Atomic uint64_t *fresh;   /* present, not yet noted */
 	_Atomic uint32_t *units;   /* NULL: nothing of it is evicted while it is open here */
 	_Atomic(char *) *windows;  /* on units that are held; NULL: none */
+	_Atomic uint8_t *filled;   /* blocks of them whose pages were read in */
 	struct lock hold_lock;     /* while the lock of a unit is taken or given back */
 	atomic_bool holding;       /* it may hold locks of units */
 	atomic_bool sick;          /* its file failed: nothing more is stored */

@@ -16,7 +16,7 @@
 #define UNIT_BYTES (UNIT_BLK * BLOCKS_SIZE)
 #define WINDOWS_MAX 4096 /* of the process, whose mappings the kernel limits to 65530 */
 #define LOOK_MIN ((size_t)64 << 10) /* below, a copy is cheaper than a page fault */
-#define PAGE ((uintptr_t)4096)
+_Static_assert(UNIT_BLK <= 8, "blob.filled has a bit for each block");
 
 static atomic_uint n_windows;
 
@@ -47,20 +47,36 @@ void blocks_window_close(struct blob *blob, uint64_t unit)
 
 	if (!window)
 		return;
+	atomic_store(&blob->filled[unit], 0);
 	munmap(window, (size_t)MIN(UNIT_BYTES, blob->key.size - unit * UNIT_BYTES));
 	atomic_fetch_sub(&n_windows, 1);
 }
 
 /* MADV_POPULATE_READ since Linux 5.14; elsewhere everything is copied. */
-static bool populate(const char *from, size_t len)
+static bool populate(char *from, size_t len)
 {
 #ifdef MADV_POPULATE_READ
-	uintptr_t start = (uintptr_t)from & ~(PAGE - 1);
-
-	return madvise((void *)start, (uintptr_t)from + len - start, MADV_POPULATE_READ) == 0;
+	return madvise(from, len, MADV_POPULATE_READ) == 0;
 #else
 	return false;
 #endif
+}
+
+/* Reads the pages of these blocks in, once for each window. */
+static bool fill_window(struct blob *blob, char *window, uint64_t first, uint64_t last)
+{
+	_Atomic uint8_t *filled = &blob->filled[first / UNIT_BLK];
+
+	for (uint64_t k = first; k <= last; k++) {
+		uint8_t bit = (uint8_t)(1u << k % UNIT_BLK);
+
+		if (atomic_load(filled) & bit)
+			continue;
+		if (!populate(window + k % UNIT_BLK * BLOCKS_SIZE, (size_t)block_len(blob, k)))
+			return false;
+		atomic_fetch_or(filled, bit);
+	}
+	return true;
 }
 
 int blocks_look(struct blob *blob, uint64_t off, size_t len, const void **ret)
@@ -76,7 +92,7 @@ int blocks_look(struct blob *blob, uint64_t off, size_t len, const void **ret)
 		if (!window)
 			window = window_open(blob, first / UNIT_BLK);
 	}
-	if (window && populate(window + off % UNIT_BYTES, len)) {
+	if (window && fill_window(blob, window, first, last)) {
 		*ret = window + off % UNIT_BYTES;
 		return 0;
 	}

@@ -849,6 +849,34 @@ static void test_lend(void **state)
 	free(data);
 }
 
+/* Below the floor of free space nothing more is stored, and what is there goes. */
+static void test_floor(void **state)
+{
+	struct blocks_opts opts = {.dir = dir, .min_free = (uint64_t)1 << 60};
+	struct blob_key key, other_key;
+	uint8_t *data = content(150, 3 * MIB, &key), *other = content(151, 3 * MIB, &other_key);
+	struct store s;
+	struct blob *blob;
+
+	store_open(&s, 0);
+	blob = get(&s, &key);
+	fill(blob, data);
+	blocks_put(blob);
+	store_close(&s);
+
+	assert_int_equal(index_open(dir, &s.ix), 0);
+	assert_int_equal(blocks_new(&opts, s.ix, &s.b), 0);
+	blob = get(&s, &other_key);
+	assert_int_equal(put_block(blob, other, 0), -ENOSPC);
+	blocks_put(blob);
+	blob = get(&s, &key);
+	assert_false(blocks_has(blob, 0, 1));
+	blocks_put(blob);
+	store_close(&s);
+	free(data);
+	free(other);
+}
+
 static void test_look(void **state)
 {
 	size_t size = 18 * MIB + 5;
@@ -962,6 +990,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_kill, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lend, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_floor, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_look, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lost_map, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_disk, setup, teardown),
