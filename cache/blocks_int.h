@@ -30,7 +30,7 @@
 #define TICK_MS 16
 
 #define BUCKETS 4096
-#define SPACE_EVERY ((uint64_t)64 << 20) /* bytes written between looks at the free space */
+#define SPACE_EVERY ((uint64_t)64 << 20) /* bytes written between looks at the free space, at most */
 
 struct map {
 	char magic[8];
@@ -96,7 +96,7 @@ struct blocks {
 
 	atomic_uint_fast64_t indexed, objects; /* what the index said last */
 	atomic_uint_fast64_t behind;           /* stored and not yet noted */
-	atomic_uint_fast64_t since_space;
+	atomic_uint_fast64_t since_space, space_every;
 	atomic_uint n_holding; /* blobs with `holding` set */
 	atomic_bool no_space;
 	atomic_int_fast64_t full_until_ms; /* nothing could be evicted: not tried again before */

@@ -136,6 +136,8 @@ uint64_t blocks_space_short(struct blocks *b)
 	if (statvfs(b->obj_dir, &st) < 0)
 		return 0;
 	avail = (uint64_t)st.f_bavail * st.f_frsize;
+	/* The less there is, the sooner it is looked at again. */
+	atomic_store(&b->space_every, MIN(SPACE_EVERY, MAX(avail / 16, BLOCKS_SIZE)));
 	return avail < b->min_free ? b->min_free - avail : 0;
 }
 
@@ -306,7 +308,7 @@ int blocks_make_room(struct blocks *b, uint64_t bytes)
 {
 	bool tight;
 
-	if (atomic_fetch_add(&b->since_space, bytes) >= SPACE_EVERY) {
+	if (atomic_fetch_add(&b->since_space, bytes) >= atomic_load(&b->space_every)) {
 		atomic_store(&b->since_space, 0);
 		atomic_store(&b->no_space, blocks_space_short(b) > 0);
 	}

@@ -71,14 +71,15 @@ def disk(box, size, *options):
 
 
 def test_a_file_larger_than_the_cache(mount, box):
-    """It is read right, from end to end and at random, while it stays open; and the cache stays below its size."""
+    """It is read right, from end to end and at random, while it stays open; and the cache stays below its size, but for a
+    block of each connection that stores one at the same time."""
     content = noise(60 * MIB)
     m = mount(box.repo({"w.bin": content}).uri, "cache_size=20M", "nopassthrough")
     child = m.start_py("fd = os.open('main/w.bin', os.O_RDONLY); say('open'); hear()")
     child.expect("open")
     assert read_digest(m, "main/w.bin") == digest(content)
     assert read_digest(m, "main/w.bin") == digest(content)
-    assert on_disk(cache_dir(box)) <= 21 * MIB
+    assert on_disk(cache_dir(box)) <= 32 * MIB
     out = m.py("""
         import hashlib, random
         rng = random.Random(5)
@@ -91,7 +92,7 @@ def test_a_file_larger_than_the_cache(mount, box):
     for line in out.splitlines():
         at, found = line.split()
         assert found == digest(content[int(at):int(at) + 70000])
-    assert on_disk(cache_dir(box)) <= 21 * MIB
+    assert on_disk(cache_dir(box)) <= 32 * MIB
     child.tell()
     child.finish()
 
@@ -181,7 +182,7 @@ def test_an_index_that_is_damaged_under_way(mount, box):
 def test_a_full_disk(root_box):
     """Others have filled it: every read succeeds, and nothing is lost when there is room again."""
     content = noise(40 * MIB)
-    with disk(root_box, 24 * MIB) as folder:
+    with disk(root_box, 64 * MIB) as folder:
         m = root_box.mount(root_box.repo({"w.bin": content, "v.bin": content[::-1], "s.txt": b"small"}).uri,
                            f"cache_dir={folder}/cache")
         root_box.expect("No space left|database or disk is full")
