@@ -464,11 +464,9 @@ static int truncate_file(struct call *c, struct inode *inode, struct view_need *
 	if (r == 0 && c->kills_suid)
 		kill_suid(h);
 	if (r == 0)
-		r = stage_writer_flush(h->stage, h->node, fuse_req_ctx(c->req)->pid, false);
-	if (r >= 0)
 		publish_wrote(h->publish, h->node, 0);
-	handle_end(c->ops, h);
-	return MIN(r, 0);
+	handle_end(c->ops, h); /* closes it, unless somebody writes to it */
+	return r;
 }
 
 static unsigned decode_attr(const struct call *c, struct stage_attr *attr)

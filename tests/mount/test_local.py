@@ -232,6 +232,33 @@ def test_a_half_copy_is_interrupted_by_kill(mount, box):
     assert repo.content("copy") == WEIGHTS[:2 * MIB] + b"end" and repo.content("old.bin") == WEIGHTS
 
 
+def test_a_cut_is_no_close(mount, box):
+    """A file whose writer goes on after ftruncate, or that was only emptied for a program that has not begun, is not closed."""
+    repo = box.repo({"old.csv": b"old\n", "cut.txt": b"0123456789"})
+    m = mount(repo.uri, "commit=manual")
+    writer = m.start_py("""
+        half = os.open('main/half', os.O_CREAT | os.O_RDWR)
+        os.write(half, b'half of it')
+        os.ftruncate(half, 7)
+        say('cut')
+        hear()
+        """)
+    shell = m.box.spawn(["sh", "-c", 'cd "$MNT"; sh -c "read x" > main/old.csv'], env={"MNT": m.dir})
+    writer.expect("cut")
+    eventually(lambda: m.stat("main/old.csv").size == 0, what="the redirection")
+    m.py("os.truncate('main/cut.txt', 5)")
+    box.expect("were open for writing")
+    m.kill()
+    writer.close()
+    shell.close()
+    m.restart()
+    assert [m.xattr("main/" + name, "state") for name in ("half", "old.csv", "cut.txt")] == [
+        "interrupted", "interrupted", "staged"]
+    assert m.read("main/half") == b"half of"
+    assert box.hugfs("commit", m.path("main"), check=False).status == 3
+    assert repo.files() == {"old.csv": b"old\n", "cut.txt": b"01234"}
+
+
 # Opens
 
 def test_a_temporary_file_without_a_name(mount, box):
