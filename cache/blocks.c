@@ -378,9 +378,11 @@ static int store_pinned(struct blob *blob, uint64_t block, const void *data, siz
 	if (r < 0)
 		return r;
 	block_written(blob, block, hash_crc32c(0, data, len));
+	bit_set(blob->pending, block);
 	r = blocks_hash_last(blob, block, data);
 	if (r == 0)
 		block_arrived(blob, block);
+	bit_clear(blob->pending, block);
 	return r;
 }
 

@@ -379,10 +379,11 @@ int blocks_open_blob(struct blob *blob)
 	blob->n_blocks = (blob->key.size + BLOCKS_SIZE - 1) / BLOCKS_SIZE;
 	blob->n_segs = (blob->n_blocks + 63) / 64;
 	blob->n_units = (blob->n_blocks + UNIT_BLK - 1) / UNIT_BLK;
-	blob->checked = calloc(2 * blob->n_segs + 1, sizeof(*blob->checked));
+	blob->checked = calloc(3 * blob->n_segs + 1, sizeof(*blob->checked));
 	if (!blob->checked)
 		return -ENOMEM;
 	blob->fresh = blob->checked + blob->n_segs;
+	blob->pending = blob->fresh + blob->n_segs;
 	if (blob->n_blocks == 0)
 		return map_private(blob, NULL);
 	r = blob_open_files(blob);

@@ -133,7 +133,8 @@ static int read_next(struct blob *blob, uint64_t at, uint8_t *buf)
 
 	if (r < 0)
 		return r;
-	if (!bit_get(blob->checked, at) && (!bit_get(blob->present, at) || blocks_check(blob, at) < 0)) {
+	if (!bit_get(blob->pending, at) &&
+	    (!bit_get(blob->present, at) || (!bit_get(blob->checked, at) && blocks_check(blob, at) < 0))) {
 		r = -EAGAIN;
 	} else if (util_pread_all(blob->fd, buf, len, at * BLOCKS_SIZE) != (ssize_t)len) {
 		blocks_drop(blob, at, "cannot be read");
@@ -203,7 +204,7 @@ static void turn_end(struct blob *blob)
 static bool all_written(const struct blob *blob)
 {
 	for (uint64_t s = 0; s < blob->n_segs; s++) {
-		uint64_t have = atomic_load(&blob->present[s]) | atomic_load(&blob->checked[s]);
+		uint64_t have = atomic_load(&blob->present[s]) | atomic_load(&blob->pending[s]);
 
 		if ((have & seg_mask(blob, s)) != seg_mask(blob, s))
 			return false;

@@ -61,8 +61,9 @@ struct blob {
 	_Atomic uint64_t *present;
 	_Atomic uint32_t *crc;
 	_Atomic uint32_t *unit_used;
-	_Atomic uint64_t *checked; /* one allocation with fresh */
+	_Atomic uint64_t *checked; /* one allocation with fresh and pending; may be older than the eviction by another daemon */
 	_Atomic uint64_t *fresh;   /* present, not yet noted */
+	_Atomic uint64_t *pending; /* written by us, not yet present */
 	_Atomic uint32_t *units;   /* NULL: nothing of it is evicted while it is open here */
 	_Atomic(char *) *windows;  /* on units that are held; NULL: none */
 	_Atomic uint8_t *filled;   /* blocks of them whose pages were read in */

@@ -472,6 +472,39 @@ static uint64_t blocks_on_disk(const char *path)
 	return (uint64_t)st.st_blocks * 512 / MIB;
 }
 
+/* Blocks that this daemon wrote and that another one evicted are not hashed as the holes that they are now. */
+static void test_gone_elsewhere(void **state)
+{
+	size_t size = 12 * MIB;
+	struct blob_key key;
+	uint8_t *data = content(121, size, &key);
+	struct store s, other;
+	struct blob *blob, *there;
+
+	store_open(&s, 0);
+	store_open(&other, 0);
+	blob = get(&s, &key);
+	there = get(&other, &key);
+	fill(blob, data);
+	assert_lends(blob);
+	/* Some seconds later we let go of it. */
+	for (int i = 0; i < 2000 && blocks_has(blob, 0, 1); i++) {
+		usleep(5000);
+		if (blocks_give_way(other.b, 1) == -ENOSPC)
+			continue; /* nothing could go yet */
+	}
+	assert_int_equal(blocks_first_missing(blob, 0, 8), 0);
+	for (uint64_t k = 0; k < 12; k++)
+		assert_int_equal(put_block(blob, data, k), 0);
+	assert_lends(blob);
+	assert_int_equal(blocks_mismatches(blob), 0);
+	blocks_put(blob);
+	blocks_put(there);
+	store_close(&other);
+	store_close(&s);
+	free(data);
+}
+
 /* A blob that is larger than the cache: what was read longest ago goes, while it is open, here and in another daemon. */
 static void test_parts_go(void **state)
 {
@@ -984,6 +1017,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_empty, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_eviction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_parts_go, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gone_elsewhere, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_daemons, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_adopt, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lost_index, setup, teardown),
