@@ -474,6 +474,7 @@ static void requeue_locked(struct flight *fl, bool busy)
 	int64_t now = util_now_ms();
 
 	fl->running = fl->overtaken = false;
+	fl->hedge = false; /* its rival goes on without it */
 	atomic_store(&fl->cancel, false);
 	fl->first = fl->cur;
 	fl->not_before_ms = 0;

@@ -637,6 +637,37 @@ static void test_a_stalled_flight_is_hedged(void **state)
 	bench_end(&t);
 }
 
+/* A second flight that comes to a block which another daemon is bringing waits for that, as any other. */
+static void test_a_hedge_waits_for_another_daemon(void **state)
+{
+	struct blocks_opts opts = {.dir = dir, .min_free = 1};
+	struct blocks *other;
+	struct blob *blob;
+	struct parked p;
+	struct bench t;
+
+	bench_all(&t, 40 * MIB);
+	assert_int_equal(blocks_new(&opts, t.ix, &other), 0);
+	assert_int_equal(blocks_get(other, &t.key, &blob), 0);
+	assert_int_equal(blocks_claim(blob, 11, 1), 0);
+	hub.stalled = 1;
+	parked_init(&p);
+	assert_int_equal(fetch_want(t.s, 10 * MIB, 2 * MIB, parked_done, &p), 0);
+	wait_calls(2);
+	/* It looks for the other's block several times. */
+	usleep(300000);
+	assert_false(parked_called(&p));
+	assert_int_equal(blocks_store(blob, 11, t.data + 11 * MIB, MIB), 0);
+	blocks_unclaim(blob, 11, 1);
+	assert_int_equal(parked_wait(&p), 0);
+	assert_int_equal(hub.n_calls, 2);
+	assert_int_equal(hub.calls[1].off, 10 * MIB);
+	assert_int_equal(hub.calls[1].len, MIB);
+	blocks_put(blob);
+	blocks_free(other);
+	bench_end(&t);
+}
+
 /* Read-ahead for a file that was closed ends, also what is under way. */
 static void test_close_ends_read_ahead(void **state)
 {
@@ -847,6 +878,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_demand_overtakes_queued_read_ahead, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_long_flight_is_split, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_stalled_flight_is_hedged, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_hedge_waits_for_another_daemon, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_close_ends_read_ahead, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hfcache, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_daemons, setup, teardown),
