@@ -438,6 +438,7 @@ int commit_landed(struct run *run, const char *commit, bool merged, int64_t date
 	commit_enter(run, COMMIT_SETTLING);
 	run->ret->sent = true;
 	memcpy(run->ret->commit, commit, sizeof(run->ret->commit));
+	free(run->ret->url); /* of what was proposed before */
 	run->ret->url = url;
 	commit_note_pr(run);
 	commit_forget_own(run->c);
