@@ -27,6 +27,7 @@
 
 #define APP_ID 0x68756766 /* "hugf" */
 #define VERSION 2
+#define IN_MEMORY ":memory:" /* SQLite's name for a database without a file */
 #define BUSY_MS 5000
 #define META_TOTAL_MAX ((int64_t)1 << 30) /* saved texts of all commits together; the oldest go first */
 #define OBJECTS_MAX ((size_t)16 << 20)
@@ -199,7 +200,7 @@ static int conn_check_schema(sqlite3 *db, bool *ret_made)
  * The kernel frees the lock of a process that dies. A folder that takes no lock file has no second writer. */
 static int lock_opening(const char *path)
 {
-	AUTO_FREE char *name = util_printf("%s.lock", path);
+	AUTO_FREE char *name = strcmp(path, IN_MEMORY) == 0 ? NULL : util_printf("%s.lock", path);
 	struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	int fd = name ? open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
 
@@ -450,7 +451,7 @@ int index_open(const char *dir, struct index **ret)
 	if (r < 0 && r != -ENOMEM) {
 		log_warn("%s cannot be used (%s): what is cached will be forgotten", ix->path, strerror(-r));
 		ix->in_memory = true;
-		r = conn_open(&ix->wr, ":memory:", &ix->is_new);
+		r = conn_open(&ix->wr, IN_MEMORY, &ix->is_new);
 		ix->is_new = false; /* what lies there belongs to an index that is only out of reach */
 	}
 	if (r < 0) {

@@ -255,6 +255,7 @@ static void test_no_folder_is_memory(void **state)
 	assert_int_equal(index_meta_get(ix, "a", &value, &len), 0);
 	free(value);
 	index_close(ix);
+	assert_int_equal(access(":memory:.lock", F_OK), -1);
 }
 
 /* Daemons that start at the same moment make one database, and none of them falls back to memory. */
