@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "scratch.h"
 #include "stage.h"
 
 #define COMMIT1 "1111111111111111111111111111111111111111"
@@ -28,7 +29,6 @@
 #define TOKEN "0123456789abcdef0123456789abcdef"
 #define HERE "/v1/*/http%3A%2F%2Flocalhost%3A1/models/user/repo/main"
 
-static char tmp[4096];
 static char root[4200];
 static unsigned roots;
 static struct stage *stage;
@@ -39,11 +39,6 @@ static struct stage_ident ident = {
 	.rev = "main",
 	.internal_id = "65f0",
 };
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(path);
-}
 
 static void reopen(void)
 {
@@ -1528,21 +1523,6 @@ static void threads(void **state)
 			assert_int_equal(buf[k], 'a' + (int)i);
 	}
 	writer_gone(shared);
-}
-
-static int make_tmp(void **state)
-{
-	const char *dir = getenv("TMPDIR");
-
-	if (log_set_levels("err") < 0) /* what it warns of is what is done to it here */
-		return -1;
-	snprintf(tmp, sizeof(tmp), "%s/hugfs-stage-XXXXXX", dir ? dir : "/tmp");
-	return mkdtemp(tmp) ? 0 : -1;
-}
-
-static int remove_tmp(void **state)
-{
-	return nftw(tmp, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)

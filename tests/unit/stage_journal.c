@@ -14,21 +14,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "scratch.h"
 #include "stage_journal.h"
 #include "stage_schema.h"
 
 #define COMMIT1 "1111111111111111111111111111111111111111"
 
-static char tmp[4096];
 static char dir[4200];
 static unsigned dirs;
 static struct journal *journal;
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(path);
-}
 
 static int begin(void **state)
 {
@@ -464,21 +458,6 @@ static void checkpoints(void **state)
 	assert_int_equal(journal_get_meta(journal, "k49", &text), 0);
 	assert_string_equal(text, value);
 	free(text);
-}
-
-static int make_tmp(void **state)
-{
-	const char *base = getenv("TMPDIR");
-
-	if (log_set_levels("err,stage_journal=err") < 0)
-		return -1;
-	snprintf(tmp, sizeof(tmp), "%s/hugfs-journal-XXXXXX", base ? base : "/tmp");
-	return mkdtemp(tmp) ? 0 : -1;
-}
-
-static int remove_tmp(void **state)
-{
-	return nftw(tmp, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)

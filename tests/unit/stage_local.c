@@ -12,13 +12,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "scratch.h"
 #include "stage.h"
 
 #define COMMIT1 "1111111111111111111111111111111111111111"
 #define COMMIT2 "2222222222222222222222222222222222222222"
 
-static char tmp[4096];
 static char root[4200];
 static unsigned roots;
 static struct stage *stage;
@@ -29,11 +28,6 @@ static const struct stage_ident ident = {
 	.rev = "main",
 	.internal_id = "65f0",
 };
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(path);
-}
 
 static int begin(void **state)
 {
@@ -310,21 +304,6 @@ static void many(void **state)
 		snprintf(path, sizeof(path), "f%d", i);
 		assert_int_equal(mode_at(path, STAGE_FILE, &key), i);
 	}
-}
-
-static int make_tmp(void **state)
-{
-	const char *dir = getenv("TMPDIR");
-
-	if (log_set_levels("err") < 0)
-		return -1;
-	snprintf(tmp, sizeof(tmp), "%s/hugfs-local-XXXXXX", dir ? dir : "/tmp");
-	return mkdtemp(tmp) ? 0 : -1;
-}
-
-static int remove_tmp(void **state)
-{
-	return nftw(tmp, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)

@@ -15,12 +15,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "scratch.h"
 #include "stage.h"
 #include "stage_place.h"
 #include "stage_schema.h"
 
-static char tmp[4096];
 static char root[4200];
 static char folder[4300]; /* of the stage */
 static unsigned roots;
@@ -31,11 +30,6 @@ static const struct stage_ident ident = {
 	.rev = "main",
 	.internal_id = "65f0",
 };
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(path);
-}
 
 static void put_file(const char *name, const void *data, size_t len)
 {
@@ -254,21 +248,6 @@ static void all_or_nothing(void **state)
 	assert_int_equal(stage_open(root, &ident, false, &s), 0);
 	check_all(s);
 	stage_close(s);
-}
-
-static int make_tmp(void **state)
-{
-	const char *base = getenv("TMPDIR");
-
-	if (log_set_levels("err,stage_schema=err") < 0)
-		return -1;
-	snprintf(tmp, sizeof(tmp), "%s/hugfs-schema-XXXXXX", base ? base : "/tmp");
-	return mkdtemp(tmp) ? 0 : -1;
-}
-
-static int remove_tmp(void **state)
-{
-	return nftw(tmp, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)

@@ -15,12 +15,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "scratch.h"
 #include "stage.h"
 
 #define COMMIT1 "1111111111111111111111111111111111111111"
 
-static char tmp[4096];
 static char root[4200];
 static unsigned roots;
 static struct stage *stage;
@@ -31,11 +30,6 @@ static const struct stage_ident ident = {
 	.rev = "main",
 	.internal_id = "65f0",
 };
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(path);
-}
 
 static int begin(void **state)
 {
@@ -330,21 +324,6 @@ static void opened(void **state)
 	reopen();
 	assert_int_equal(state_of("closed"), STAGE_STAGED);
 	assert_int_equal(state_of("new"), STAGE_INTERRUPTED);
-}
-
-static int make_tmp(void **state)
-{
-	const char *dir = getenv("TMPDIR");
-
-	if (log_set_levels("err") < 0)
-		return -1;
-	snprintf(tmp, sizeof(tmp), "%s/hugfs-sync-XXXXXX", dir ? dir : "/tmp");
-	return mkdtemp(tmp) ? 0 : -1;
-}
-
-static int remove_tmp(void **state)
-{
-	return nftw(tmp, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
