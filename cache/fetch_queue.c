@@ -326,7 +326,8 @@ static struct flight *hedge_locked(struct fetch *f, int64_t now)
 	for (unsigned i = 0; i < f->workers + f->spare; i++) {
 		struct flight *fl = f->flying[i], *h;
 
-		if (!fl || fl->rival || fl->hedge || now - fl->moved_ms < slow_ms(f) || !wanted_locked(fl))
+		/* What the official client's cache may have is not asked for meanwhile. */
+		if (!fl || fl->rival || fl->hedge || fl->s->probing || now - fl->moved_ms < slow_ms(f) || !wanted_locked(fl))
 			continue;
 		h = flight_new_locked(fl->s, fl->cur, MIN(fl->end, fl->cur + HEDGE_BLK), LANE_DEMAND);
 		if (!h)
@@ -417,7 +418,8 @@ static struct flight *pick_locked(struct fetch *f, int64_t *ret_ms)
 		queue_remove(&f->lanes[fl->lane], fl);
 	fl->running = true;
 	fl->moved_ms = now;
-	fl->s->probing = !fl->hedge && needs_probe_locked(fl->s);
+	if (!fl->hedge)
+		fl->s->probing = needs_probe_locked(fl->s);
 	f->running++;
 	f->running_demand += fl->lane == LANE_DEMAND;
 	f->flights_begun++;

@@ -719,6 +719,52 @@ static void test_hfcache(void **state)
 	bench_end(&t);
 }
 
+static atomic_bool notes_answer;
+
+static int slow_note(void *arg, const char *key, char **ret_value, size_t *ret_len)
+{
+	while (!atomic_load(&notes_answer))
+		usleep(1000);
+	return -ENOENT;
+}
+
+static int no_note(void *arg, const char *key, const void *value, size_t len)
+{
+	return 0;
+}
+
+/* It takes long to prove a large file of the official client's: nobody asks the Hub for it meanwhile. */
+static void test_hfcache_is_waited_for(void **state)
+{
+	struct parked p[3];
+	struct bench t;
+	char path[400], hex[HASH_MAX_HEX];
+	int fd;
+
+	atomic_store(&notes_answer, false);
+	bench_all(&t, 40 * MIB);
+	hfcache_set_notes(t.hf, &(struct hfcache_notes){slow_note, no_note, NULL});
+	hash_key_hex(&t.key, hex);
+	snprintf(path, sizeof(path), "%s/hf/models--user--repo/blobs", dir);
+	assert_int_equal(util_mkdirs(path), 0);
+	snprintf(path, sizeof(path), "%s/hf/models--user--repo/blobs/%s", dir, hex);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0400);
+	assert_true(fd >= 0);
+	assert_int_equal(util_pwrite_all(fd, t.data, 40 * MIB, 0), 0);
+	close(fd);
+	for (unsigned i = 0; i < 3; i++) {
+		parked_init(&p[i]);
+		assert_int_equal(fetch_want(t.s, i * 12 * MIB, MIB, parked_done, &p[i]), 0);
+	}
+	usleep(2500000); /* longer than a hedge waits */
+	assert_int_equal(hub.n_calls, 0);
+	atomic_store(&notes_answer, true);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(parked_wait(&p[i]), 0);
+	assert_int_equal(hub.n_calls, 0);
+	bench_end(&t);
+}
+
 /* Two daemons on one cache: one request for each block, and a dead claim holder does not stop the other. */
 static void test_two_daemons(void **state)
 {
@@ -881,6 +927,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_hedge_waits_for_another_daemon, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_close_ends_read_ahead, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hfcache, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_hfcache_is_waited_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_daemons, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stop_calls_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wait_can_be_cancelled, setup, teardown),
