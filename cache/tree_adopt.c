@@ -55,6 +55,14 @@ static int folder_put(struct folder *f, const char *path, bool again, const stru
 	return 0;
 }
 
+static bool folder_has(const struct folder *f, const char *path)
+{
+	for (size_t i = 0; i < f->n; i++)
+		if (strcmp(f->entries[i].path, path) == 0)
+			return true;
+	return false;
+}
+
 /* git compares a folder as if its name ended in a slash. */
 static int git_order(const void *a, const void *b)
 {
@@ -139,8 +147,11 @@ static int change_names(const struct adopting *a, const char *path, const struct
 		old = base ? tree_find(base, full + skip) : NULL;
 		what = (struct hub_entry){.kind = HUB_ENTRY_DIR};
 		r = adopt_folder(a, full, old && old->kind == HUB_ENTRY_DIR, i, next, depth + 1, &below, what.oid);
-		if (r == 0 && below->n == 0)
+		if (r == 0 && below->n == 0) {
+			if (folder_has(f, full))
+				continue; /* it gave way to a file */
 			what = (struct hub_entry){.kind = HUB_ENTRY_OTHER};
+		}
 		if (r == 0)
 			r = folder_put(f, full, true, &what);
 	}

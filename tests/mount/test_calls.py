@@ -59,6 +59,17 @@ def test_listings_of_our_commit_are_what_git_has(mount, box, hub):
     assert m.read("main/d/v.bin") == LARGE
 
 
+def test_folder_that_becomes_a_file(mount, box):
+    """The file that took the folder's name stays, whatever of the folder goes in the same commit."""
+    repo = box.repo({"a.txt": b"1", "d/b.txt": b"2", "d/e/c.txt": b"3", "d-x": b"4"})
+    m = mount(repo.uri, "commit=manual", "poll=600")
+    m.sh("ls -R main >/dev/null; rm -r main/d; echo file > main/d")
+    box.hugfs("commit", m.path("main"))
+    assert repo.content("d") == b"file\n"
+    assert set(m.ls("main")) - {".gitattributes"} == {"a.txt", "d", "d-x"}
+    assert m.read("main/d") == b"file\n"
+
+
 def test_attributes_that_the_hub_adds_are_seen(mount, box, hub):
     """An LFS file that no rule covers: the Hub edits .gitattributes without telling."""
     repo = box.repo({"a.txt": b"1"})
