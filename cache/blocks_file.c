@@ -111,10 +111,10 @@ static void on_bus(int number, siginfo_t *info, void *context)
 	for (size_t i = 0; i < MAPS_MAX; i++) {
 		if (at < atomic_load(&maps[i].start) || at >= atomic_load(&maps[i].end))
 			continue;
+		atomic_store(maps[i].lost, true); /* first: whoever sees the new page must see this */
 		if (mmap((void *)(at & ~(page_size - 1)), page_size, PROT_READ | PROT_WRITE,
 		         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
 			break;
-		atomic_store(maps[i].lost, true);
 		errno = saved;
 		return;
 	}
