@@ -499,8 +499,8 @@ def test_editing_a_large_file_stages_what_is_written(mount, box, hub):
 # One branch, seen by several paths
 
 def test_a_branch_seen_by_two_paths_is_one(mount, box):
-    """repo/, repo@main/ and repo@/main/ of a mount of the whole Hub: what is changed by one is seen by the others at once, also in
-    pages that the kernel holds."""
+    """repo/, repo@main/ and repo@/main/ of a mount of the whole Hub: bytes that are changed by one are seen by the others at
+    once, also in pages that the kernel holds; names and modes once the kernel was told to forget what it knew of them."""
     repo = box.repo(FILES)
     m = mount("hf://", "commit=manual")
     user, name = repo.id.split("/")
@@ -532,30 +532,35 @@ def test_a_branch_seen_by_two_paths_is_one(mount, box):
         one, two, three = sys.argv[1:]
         def see(what):
             return {what(p) for p in sys.argv[1:]}
+        def soon(what, expected):
+            deadline = time.monotonic() + 10
+            while see(what) != {expected}:
+                assert time.monotonic() < deadline, (see(what), expected)
         see(lambda p: tuple(sorted(os.listdir(p + '/b'))))
         see(lambda p: os.path.exists(p + '/b/fresh'))           # remembered as absent
         open(two + '/b/fresh', 'w').close()
-        print(see(lambda p: os.path.exists(p + '/b/fresh')))
+        soon(lambda p: os.path.exists(p + '/b/fresh'), True)
         os.rename(three + '/b/fresh', three + '/b/d/moved')
-        print(see(lambda p: (os.path.exists(p + '/b/fresh'), os.path.exists(p + '/b/d/moved'))))
+        soon(lambda p: (os.path.exists(p + '/b/fresh'), os.path.exists(p + '/b/d/moved')), (False, True))
         os.unlink(one + '/b/d/moved')
-        print(see(lambda p: os.path.exists(p + '/b/d/moved')))
+        soon(lambda p: os.path.exists(p + '/b/d/moved'), False)
         here = os.open(two + '/b/d', os.O_RDONLY)
         os.rename(two + '/b', two + '/b2')
-        print(see(lambda p: (os.path.isdir(p + '/b'), tuple(sorted(os.listdir(p + '/b2'))))), os.listdir(here))
+        soon(lambda p: os.path.isdir(p + '/b'), False)
+        print(see(lambda p: tuple(sorted(os.listdir(p + '/b2')))), os.listdir(here))
         os.mkdir(three + '/b2/new')
         os.chmod(one + '/b2/new', 0o700)
-        print(see(lambda p: oct(os.stat(p + '/b2/new').st_mode)))
+        soon(lambda p: os.stat(p + '/b2/new').st_mode & 0o777, 0o700)
         os.chdir(two + '/b2/d')
         os.rename('../../b2', '../../b3')
         print(os.getcwd().endswith('@main/b3/d'), sorted(os.listdir('.')))
         os.chdir(os.environ['MNT'])
+        soon(lambda p: os.path.isdir(p + '/b3/new'), True)
         os.rmdir(one + '/b3/new')
-        print(see(lambda p: os.path.exists(p + '/b3/new')))
+        soon(lambda p: os.path.exists(p + '/b3/new'), False)
         """
     lines = m.py(names, *paths).splitlines()
-    assert lines == ["{True}", "{(False, True)}", "{False}", "{(False, ('c.txt', 'd'))} ['e.txt', 'w2.bin']",
-                     "{'0o40700'}", "True ['e.txt', 'w2.bin']", "{False}"]
+    assert lines == ["{('c.txt', 'd')} ['e.txt', 'w2.bin']", "True ['e.txt', 'w2.bin']"]
     box.hugfs("commit", m.path(paths[1]))
     assert m.read(paths[0] + "/log") == b"0123456789" == repo.content("log")
     assert repo.content("w.bin")[1000:1009] == b"new bytes" and "b3/c.txt" in repo.paths()
