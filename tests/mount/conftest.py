@@ -9,6 +9,7 @@ the user `hugfstest`. As root, dead mounts are ended through a fusectl file syst
 import copy
 import os
 import pwd
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,8 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_configure(config):
+    # A shell starts what it puts into the background with SIGINT ignored, and that would reach every program of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "limit(seconds): how long a mount of this test may live")
 
 
