@@ -188,6 +188,7 @@ class Lane:
             self.fault = None
 
     def cycle(self):
+        self.began = self.session.hub.last_seq()
         kill = self.choose()
         if self.dice.random() < 0.5:
             fault = self.dice.choice(FAULTS)
@@ -289,17 +290,24 @@ class Lane:
                             f" (state {self.mount.xattr('main/' + path, 'state')}, under way: {op and op.text})")
             if interrupted:
                 self.counts["interrupted files"] += 1
-                os.unlink(self.mount.path("main/" + path))
+                self.remove(path)
                 shown = None
         elif shown is not None and self.mount.xattr("main/" + path, "state") == "interrupted":
             if not (self.power or (op and path in op.mixed)):
                 raise Wrong(f"{path} is interrupted, though nothing wrote to it (under way: {op and op.text})")
-            os.unlink(self.mount.path("main/" + path))
+            self.remove(path)
             shown = None
         if shown is None:
             self.program.files.pop(path, None)
         else:
             self.program.files[path] = shown
+
+    def remove(self, path):
+        """Take an interrupted file away: of what is on the branch, for its fsync may be a commit that lands just now."""
+        self.session.hub.wait_for(lambda items: all(item["end"] for item in items if self.repo.id in item["path"]) or None,
+                                  since=self.began)
+        self.box.hugfs("refresh", self.mount.path("main"))
+        os.unlink(self.mount.path("main/" + path))
 
     def is_known(self, path, data):
         return bool(self.known.get(path, set()) & set(model.git_ids(data)))
