@@ -42,6 +42,34 @@ const char *cli_or_empty(const char *text)
 	return text ? text : "";
 }
 
+int cli_json_and_path(int argc, char **argv, bool *ret_json, const char **ret_path)
+{
+	const char *path = NULL;
+	bool json = false;
+
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--json") == 0)
+			json = true;
+		else if (argv[i][0] == '-' || path)
+			return cli_usage(argv[0]);
+		else
+			path = argv[i];
+	}
+	*ret_json = json;
+	*ret_path = path;
+	return CLI_OK;
+}
+
+int cli_print_json(struct hub_json_writer *w)
+{
+	int r = hub_json_write_done(w);
+
+	if (r < 0)
+		return cli_complain("%s", strerror(-r));
+	puts(w->out->data);
+	return CLI_OK;
+}
+
 /* A name as it is, but nothing in it moves a terminal's cursor. */
 void cli_print_name(FILE *to, const char *name)
 {

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "blocks.h"
-#include "hub_json.h"
 #include "index.h"
 #include "opts.h"
 
@@ -59,7 +58,6 @@ static int list_json(const struct cache *c)
 	AUTO_BUF out = {.max = SIZE_MAX - 1};
 	struct hub_json_writer w;
 	char id[HASH_MAX_HEX];
-	int r;
 
 	hub_json_write_init(&w, &out);
 	hub_json_write_object(&w, NULL);
@@ -80,11 +78,7 @@ static int list_json(const struct cache *c)
 	}
 	hub_json_write_end(&w);
 	hub_json_write_end(&w);
-	r = hub_json_write_done(&w);
-	if (r < 0)
-		return cli_complain("%s", strerror(-r));
-	puts(out.data);
-	return CLI_OK;
+	return cli_print_json(&w);
 }
 
 static int list(const struct cache *c)

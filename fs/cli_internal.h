@@ -5,6 +5,7 @@
 
 #include "cli.h"
 #include "control.h"
+#include "hub_json.h"
 
 #define CLI_CHANGES_SHOWN 100 /* --json shows all that the daemon tells */
 
@@ -16,6 +17,10 @@ int cli_complain(const char *fmt, ...) PRINTF(1, 2);
 /* How the verb is used; CLI_WRONG. */
 int cli_usage(const char *verb);
 const char *cli_or_empty(const char *text);
+/* The words of a verb that takes [--json] [PATH]: 0, or CLI_WRONG after it said how it is used. ret_path: NULL when none is given. */
+int cli_json_and_path(int argc, char **argv, bool *ret_json, const char **ret_path) MUST_USE;
+/* Prints what was written; the exit status. */
+int cli_print_json(struct hub_json_writer *w);
 /* A name as it is, but nothing in it moves a terminal's cursor. */
 void cli_print_name(FILE *to, const char *name);
 /* "1.5 MiB" */

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "hub_json.h"
-
 #define LOG_LIMIT 20
 #define LOG_LIMIT_MAX 999
 
@@ -24,16 +22,6 @@ static int ask_about(const char *path, struct control_request *req, struct contr
 	}
 	control_mount_fini(&m);
 	return r;
-}
-
-static int print_json(struct hub_json_writer *w)
-{
-	int r = hub_json_write_done(w);
-
-	if (r < 0)
-		return cli_complain("%s", strerror(-r));
-	puts(w->out->data);
-	return CLI_OK;
 }
 
 /* -- diff -- */
@@ -103,25 +91,19 @@ static int json_diff(const struct control_answer *ans)
 	}
 	hub_json_write_end(&w);
 	hub_json_write_end(&w);
-	return print_json(&w);
+	return cli_print_json(&w);
 }
 
 int cli_diff(int argc, char **argv)
 {
 	struct control_request req = {.verb = CONTROL_DIFF};
 	struct control_answer ans = {0};
-	const char *path = NULL;
-	bool json = false;
-	int r;
+	const char *path;
+	bool json;
+	int r = cli_json_and_path(argc, argv, &json, &path);
 
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--json") == 0)
-			json = true;
-		else if (argv[i][0] == '-' || path)
-			return cli_usage(argv[0]);
-		else
-			path = argv[i];
-	}
+	if (r != CLI_OK)
+		return r;
 	r = ask_about(path ? path : ".", &req, &ans);
 	if (r == CLI_OK)
 		r = json ? json_diff(&ans) : print_diff(&ans);
@@ -176,7 +158,7 @@ static int json_log(const struct control_answer *ans)
 	}
 	hub_json_write_end(&w);
 	hub_json_write_end(&w);
-	return print_json(&w);
+	return cli_print_json(&w);
 }
 
 int cli_log(int argc, char **argv)

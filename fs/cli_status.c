@@ -7,8 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "hub_json.h"
-
 static void print_staged(const struct control_rev *rev)
 {
 	char size[24], files[40], deletions[40];
@@ -158,7 +156,6 @@ static int print_json(const struct control_answer *all, size_t n)
 {
 	AUTO_BUF out = {.max = SIZE_MAX - 1};
 	struct hub_json_writer w;
-	int r;
 
 	hub_json_write_init(&w, &out);
 	hub_json_write_object(&w, NULL);
@@ -167,11 +164,7 @@ static int print_json(const struct control_answer *all, size_t n)
 		json_mount(&w, &all[i]);
 	hub_json_write_end(&w);
 	hub_json_write_end(&w);
-	r = hub_json_write_done(&w);
-	if (r < 0)
-		return cli_complain("%s", strerror(-r));
-	puts(out.data);
-	return CLI_OK;
+	return cli_print_json(&w);
 }
 
 static int print_mounts(const struct control_answer *all, size_t n, bool json)
@@ -229,16 +222,11 @@ static int status_of(const char *path, bool json)
 
 int cli_status(int argc, char **argv)
 {
-	const char *path = NULL;
-	bool json = false;
+	const char *path;
+	bool json;
+	int r = cli_json_and_path(argc, argv, &json, &path);
 
-	for (int i = 1; i < argc; i++) {
-		if (strcmp(argv[i], "--json") == 0)
-			json = true;
-		else if (argv[i][0] == '-' || path)
-			return cli_usage(argv[0]);
-		else
-			path = argv[i];
-	}
+	if (r != CLI_OK)
+		return r;
 	return path ? status_of(path, json) : status_of_all(json);
 }
