@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -44,6 +45,20 @@ def hear():
     return sys.stdin.readline().strip()
 os.chdir(os.environ["MNT"])
 """
+
+
+def noise(size, seed=1):
+    """Bytes that no compression or deduplication makes smaller; the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def data_requests(hub, seq):
+    """What was asked of the data origin since then."""
+    return hub.requests(since=seq, origin="data")
+
+
+def data_bytes(hub, seq):
+    return sum(item["sent"] for item in data_requests(hub, seq))
 
 
 def eventually(condition, timeout=20, what="the condition"):

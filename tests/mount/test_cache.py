@@ -5,13 +5,13 @@ import fcntl
 import glob
 import hashlib
 import os
-import random
 import struct
 import subprocess
 
 import pytest
 
 import harness
+from harness import data_bytes, noise
 
 MIB = 1 << 20
 GOING_DOWN = 0x8004587D  # FS_IOC_SHUTDOWN of linux/fs.h: _IOR('X', 125, __u32)
@@ -29,20 +29,12 @@ READ_ALL = """
     """
 
 
-def noise(size, seed=1):
-    return random.Random(seed).randbytes(size)
-
-
 def digest(content):
     return hashlib.sha256(content).hexdigest()
 
 
 def read_digest(m, path):
     return m.py(READ_ALL, path, timeout=40).strip()
-
-
-def data_bytes(hub, seq):
-    return sum(item["sent"] for item in hub.requests(since=seq, origin="data"))
 
 
 def cache_dir(box):

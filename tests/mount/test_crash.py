@@ -8,14 +8,11 @@ import time
 import pytest
 
 import harness
+from harness import noise
 
 MIB = 1 << 20
 INTERRUPTED = r"interrupted|open for writing when hugfs ended"
 ROOT_ROUNDS, USER_ROUNDS, LANES = 50, 10, 5
-
-
-def noise(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 def wait_commit_request(hub, seq, ended=False):

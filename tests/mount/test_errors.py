@@ -1,18 +1,14 @@
 """The sentences at start, and publications that fail: staged, retried, reported, never lost, never twice."""
 
 import os
-import random
 import time
 
 import pytest
 
 import harness
+from harness import noise
 
 MIB = 1 << 20
-
-
-def noise(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 # The start: one clear sentence with the cure, and no mount

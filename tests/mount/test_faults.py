@@ -9,13 +9,13 @@ for each. ONCE and LASTING list the cells in which a program may see an error; h
 import concurrent.futures
 import json
 import os
-import random
 import time
 
 import pytest
 from faults import ACTIONS
 
 import harness
+from harness import noise
 
 MIB = 1 << 20
 LASTING_S = 2  # how long a fault lasts that is met on and on
@@ -72,10 +72,6 @@ WRITE = """
     file.write(sys.stdin.buffer.read())
     print(outcome(lambda: (file.flush(), os.fsync(file.fileno()))))
     """
-
-
-def noise(size, seed):
-    return random.Random(seed).randbytes(size)
 
 
 class Cell:

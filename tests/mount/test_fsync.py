@@ -1,11 +1,11 @@
 """fsync: it returns when the Hub has the commit, or says why not; either way the bytes are kept."""
 
-import random
 import time
 
 import pytest
 
 import harness
+from harness import noise
 
 MIB = 1 << 20
 WRITE_AND_SYNC = """
@@ -14,10 +14,6 @@ WRITE_AND_SYNC = """
     began = time.monotonic()
     print(outcome(os.fsync, fd), time.monotonic() - began)
     """
-
-
-def noise(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 def write_and_sync(mount, name="a.txt", text="synced", timeout=40):

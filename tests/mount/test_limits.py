@@ -1,21 +1,17 @@
 """The Hub's rules and quotas, as a program meets them: the right errno, nothing lost, no storm of requests."""
 
-import random
 import time
 
 import pytest
 
 import harness
+from harness import noise
 
 FSYNC = """
     with open(sys.argv[1], 'wb') as file:
         file.write(sys.stdin.buffer.read())
         print(outcome(lambda: (file.flush(), os.fsync(file.fileno()))))
     """
-
-
-def noise(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 def fsync(mount, path, data, **options):

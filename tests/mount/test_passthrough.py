@@ -3,21 +3,17 @@ bytes or an error because of it. A file is read by the kernel alone if a read su
 
 import hashlib
 import os
-import random
 import signal
 
 import pytest
 
 import harness
+from harness import noise
 
 MIB = 1 << 20
 LENT = "its file is lent"
 DEBUG = "log=info\\,ops=debug"
 READ = "fd = os.open(sys.argv[1], os.O_RDONLY); print(hashlib.sha256(os.pread(fd, 1 << 30, 0)).hexdigest())"
-
-
-def noise(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 def digest(content):

@@ -2,18 +2,14 @@
 
 import hashlib
 import pickle
-import random
 import time
 
 import pytest
 
 import harness
+from harness import noise
 
 MIB = 1 << 20
-
-
-def noise(size, seed=1):
-    return random.Random(seed).randbytes(size)
 
 
 def puts(hub, seq):

@@ -2,26 +2,14 @@
 
 import hashlib
 import os
-import random
 import time
 
 import pytest
 
 import harness
+from harness import data_bytes, data_requests, noise
 
 MIB = 1 << 20
-
-
-def noise(size, seed=1):
-    return random.Random(seed).randbytes(size)
-
-
-def data_requests(hub, seq):
-    return hub.requests(since=seq, origin="data")
-
-
-def data_bytes(hub, seq):
-    return sum(item["sent"] for item in data_requests(hub, seq))
 
 
 def resolves(hub, seq):
